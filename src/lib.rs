@@ -1,0 +1,4 @@
+//! Rehome: device provisioning and *re*provisioning for Kubernetes.
+//!
+//! One library, thin binaries. The modules are rooms, listed lowest first; a room may use what
+//! stands above it in this list and nothing below (`tests/layering.rs` holds the arrows).

@@ -1,0 +1,1 @@
+//! The ground that the tests and the demo stand on.
