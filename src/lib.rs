@@ -2,3 +2,5 @@
 //!
 //! One library, thin binaries. The modules are rooms, listed lowest first; a room may use what
 //! stands above it in this list and nothing below (`tests/layering.rs` holds the arrows).
+
+pub mod api;

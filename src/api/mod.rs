@@ -1,0 +1,8 @@
+//! The Kubernetes API of Rehome: group `rehome.dev`, one module per version.
+//!
+//! Owns the kinds, their schemas and the rules that the API server checks. Decides nothing.
+#![warn(missing_docs)]
+// `KubeSchema` expands to an inner copy of each struct, which trips this lint.
+#![allow(unreachable_pub)]
+
+pub mod v1alpha1;

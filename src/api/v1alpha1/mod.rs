@@ -1,0 +1,40 @@
+//! `rehome.dev/v1alpha1`: `IoTHub`, `Enrollment` and `DeviceRegistration`.
+
+mod conditions;
+mod enrollment;
+mod hub;
+mod registration;
+
+pub use conditions::{ConditionType, Reason, is_true, settle};
+pub use enrollment::{
+    AllocationPolicy, AllocationSpec, AttestationSpec, Capabilities, DeletionPolicy, Enrollment,
+    EnrollmentSpec, EnrollmentStatus, GroupSpec, HubCount, IndividualSpec, InitialTwin,
+    InitialTwinProperties, ProvisioningStatus, RegistrationCounts, ReprovisionPolicy,
+    SourceUnreachable, SymmetricKeySecretRef, SymmetricKeySpec,
+};
+pub use hub::{
+    ConnectionSpec, ExistingDevices, HubAllocationSpec, IoTHub, IoTHubSpec, IoTHubStatus,
+    SecretKeyRef, Sku,
+};
+pub use registration::{
+    CleanupEntry, DeviceRegistration, DeviceRegistrationSpec, DeviceRegistrationStatus,
+    EnrollmentRef, FirstAssignment, HubRef, OriginalStatus, PastOperation, RefusedMove,
+    RegistrationDeletionPolicy, RegistrationRequest, RegistrationState, ReprovisionMode,
+    ReprovisionTrigger, Substatus, Transfer, TransferData, TransferPhase, TransferSource,
+    TransferTarget, TwinMark,
+};
+
+/// API group of every kind here.
+pub const GROUP: &str = "rehome.dev";
+
+/// Finalizer on `DeviceRegistration`s and on `IoTHub`s that registrations refer to.
+pub const FINALIZER: &str = "rehome.dev/registry";
+
+/// Label that an attestation Secret must carry before the gateway may read it.
+pub const ATTESTATION_LABEL: &str = "rehome.dev/attestation";
+
+/// Annotation on a Namespace that sets its ID scope; absent means the namespace's name.
+pub const ID_SCOPE_ANNOTATION: &str = "rehome.dev/id-scope";
+
+/// Annotation on a Namespace: etcd was restored at this instant (RFC 3339).
+pub const RESTORED_AT_ANNOTATION: &str = "rehome.dev/restored-at";
