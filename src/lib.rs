@@ -4,3 +4,4 @@
 //! stands above it in this list and nothing below (`tests/layering.rs` holds the arrows).
 
 pub mod api;
+pub mod domain;
