@@ -5,4 +5,5 @@
 // `KubeSchema` expands to an inner copy of each struct, which trips this lint.
 #![allow(unreachable_pub)]
 
+pub mod crds;
 pub mod v1alpha1;
