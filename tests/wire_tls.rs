@@ -1,0 +1,275 @@
+//! TLS as devices meet it: real sockets, real handshakes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, server_config};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+static PROVIDER: Once = Once::new();
+
+struct Server {
+    address: SocketAddr,
+    certificates: Arc<Certificates>,
+    directory: tempfile::TempDir,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+/// Writes a fresh self-signed certificate and returns it.
+fn new_identity(directory: &Path) -> CertificateDer<'static> {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    std::fs::write(directory.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("tls.key"), key.serialize_pem()).unwrap();
+    certificate.der().clone()
+}
+
+/// A server that says who connected and echoes one line, then waits for the client to leave.
+async fn server(limits: AcceptLimits) -> (Server, CertificateDer<'static>) {
+    PROVIDER.call_once(|| drop(default_provider().install_default()));
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = new_identity(directory.path());
+    let certificates = Certificates::load(
+        &directory.path().join("tls.crt"),
+        &directory.path().join("tls.key"),
+    )
+    .unwrap();
+    let config = server_config(certificates.clone(), &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serve = |mut accepted: rehome::wire::tls::Accepted| async move {
+        let peer = &accepted.peer;
+        let greeting = format!("{} {:?}\n", peer.certificates.len(), peer.server_name);
+        accepted
+            .stream
+            .write_all(greeting.as_bytes())
+            .await
+            .unwrap();
+        accepted.stream.flush().await.unwrap();
+        let mut rest = Vec::new();
+        let ended = accepted.stream.read_to_end(&mut rest).await;
+        assert!(
+            ended.is_ok(),
+            "a client that drops TCP ends cleanly: {ended:?}"
+        );
+    };
+    tokio::spawn(Acceptor::new(limits).run(listener, config, serve, async {
+        let _ = stopped.await;
+    }));
+    (
+        Server {
+            address,
+            certificates,
+            directory,
+            _stop: stop,
+        },
+        certificate,
+    )
+}
+
+/// A client that trusts exactly `trusted`, optionally with a certificate of its own.
+async fn dial(
+    address: SocketAddr,
+    trusted: &CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let builder =
+        ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+    let config = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+}
+
+async fn line(stream: &mut TlsStream<TcpStream>) -> String {
+    let mut text = String::new();
+    while !text.ends_with('\n') {
+        text.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    text
+}
+
+const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[tokio::test]
+async fn r23_both_versions_are_spoken_and_no_certificate_is_required() {
+    let (server, certificate) = server(AcceptLimits::default()).await;
+    for version in BOTH {
+        let mut stream = dial(server.address, &certificate, &[version], None)
+            .await
+            .unwrap();
+        assert_eq!(line(&mut stream).await, "0 Some(\"localhost\")\n");
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+    }
+}
+
+#[tokio::test]
+async fn r23_a_presented_certificate_is_passed_on_without_judgement() {
+    let (server, certificate) = server(AcceptLimits::default()).await;
+    let key = KeyPair::generate().unwrap();
+    // Nobody trusts this one, and it says CA:TRUE as plain openssl certificates do.
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).unwrap();
+    for version in BOTH {
+        let identity = (
+            vec![own.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        );
+        let mut stream = dial(server.address, &certificate, &[version], Some(identity))
+            .await
+            .unwrap();
+        assert!(line(&mut stream).await.starts_with("1 "));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_proves_nothing() {
+    #[derive(Debug)]
+    struct Stolen(Arc<rustls::sign::CertifiedKey>);
+    impl rustls::client::ResolvesClientCert for Stolen {
+        fn resolve(
+            &self,
+            _: &[&[u8]],
+            _: &[rustls::SignatureScheme],
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            Some(self.0.clone())
+        }
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+    let (server, certificate) = server(AcceptLimits::default()).await;
+    let (victim, thief) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let own = CertificateParams::new(vec![])
+        .unwrap()
+        .self_signed(&victim)
+        .unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(thief.serialize_der()));
+    let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let stolen = rustls::sign::CertifiedKey::new(vec![own.der().clone()], signing);
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(Stolen(Arc::new(stolen))));
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    assert!(
+        TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn new_files_are_used_and_bad_files_are_not() {
+    let (server, first) = server(AcceptLimits::default()).await;
+    assert!(!server.certificates.refresh().unwrap(), "nothing changed");
+    let second = new_identity(server.directory.path());
+    assert!(server.certificates.refresh().unwrap());
+    assert!(dial(server.address, &first, BOTH, None).await.is_err());
+    let mut stream = dial(server.address, &second, BOTH, None).await.unwrap();
+    line(&mut stream).await;
+
+    // A certificate whose key has not been written yet: half of a rotation.
+    let key = std::fs::read(server.directory.path().join("tls.key")).unwrap();
+    new_identity(server.directory.path());
+    std::fs::write(server.directory.path().join("tls.key"), key).unwrap();
+    let error = server.certificates.refresh().unwrap_err();
+    assert!(error.to_string().contains("do not go together"), "{error}");
+    for (file, content) in [
+        ("tls.crt", ""),
+        ("tls.crt", "nonsense"),
+        ("tls.key", "nonsense"),
+    ] {
+        std::fs::write(server.directory.path().join(file), content).unwrap();
+        assert!(server.certificates.refresh().is_err());
+    }
+    dial(server.address, &second, BOTH, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_files_are_watched() {
+    let (server, _first) = server(AcceptLimits::default()).await;
+    let watching = tokio::spawn(
+        server
+            .certificates
+            .clone()
+            .keep_fresh(Duration::from_millis(5)),
+    );
+    let second = new_identity(server.directory.path());
+    let seen = tokio::time::timeout(Duration::from_secs(20), async {
+        while dial(server.address, &second, BOTH, None).await.is_err() {}
+    });
+    seen.await.expect("the new certificate is served");
+    watching.abort();
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let limits = AcceptLimits {
+        per_address: 2,
+        ..AcceptLimits::default()
+    };
+    let (server, certificate) = server(limits).await;
+    let mut first = dial(server.address, &certificate, BOTH, None)
+        .await
+        .unwrap();
+    let mut second = dial(server.address, &certificate, BOTH, None)
+        .await
+        .unwrap();
+    line(&mut first).await;
+    line(&mut second).await;
+    assert!(
+        dial(server.address, &certificate, BOTH, None)
+            .await
+            .is_err()
+    );
+    drop(first);
+    let freed = tokio::time::timeout(Duration::from_secs(20), async {
+        while dial(server.address, &certificate, BOTH, None)
+            .await
+            .is_err()
+        {}
+    });
+    freed
+        .await
+        .expect("a closed connection gives its place back");
+}
+
+#[tokio::test]
+async fn a_client_that_never_shakes_hands_is_dropped() {
+    let limits = AcceptLimits {
+        handshake_within: Duration::from_millis(50),
+        ..AcceptLimits::default()
+    };
+    let (server, _certificate) = server(limits).await;
+    let mut tcp = TcpStream::connect(server.address).await.unwrap();
+    let mut bytes = Vec::new();
+    let dropped = tokio::time::timeout(Duration::from_secs(20), tcp.read_to_end(&mut bytes));
+    dropped.await.expect("the server hangs up").ok();
+    assert!(bytes.is_empty());
+}
