@@ -213,12 +213,16 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.tls).poll_read(cx, buffer) {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Poll::Ready(Ok(()))
+        let hung_up = |error: io::Error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                Ok(())
+            } else {
+                Err(error)
             }
-            other => other,
-        }
+        };
+        Pin::new(&mut self.tls)
+            .poll_read(cx, buffer)
+            .map(|read| read.or_else(hung_up))
     }
 }
 

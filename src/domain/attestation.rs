@@ -1,0 +1,207 @@
+//! Whether a device is who it says it is. Symmetric keys; pure computation.
+//!
+//! Behaviour of the Azure page "Symmetric key attestation in DPS": an individual enrollment's keys
+//! are the device's own; a group's keys derive one for each registration id. The group's keys
+//! themselves are never a device's.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::ids::{IdScope, RegistrationId};
+use super::sas::SasToken;
+
+/// How long after its expiry a token still counts, so that devices' clocks need not be exact.
+pub const DEFAULT_SKEW: Duration = Duration::from_secs(300);
+
+/// A symmetric key: 16 to 64 bytes, written as base64. Never shown by `Debug`; wiped when dropped.
+#[derive(Clone)]
+pub struct SymmetricKey(Zeroizing<Vec<u8>>);
+
+/// A text that is not a symmetric key. Does not repeat it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    /// The text is not base64.
+    #[error("the key is not base64")]
+    NotBase64,
+    /// The key is too short or too long.
+    #[error("the key must have 16 to 64 bytes before base64; it has {0}")]
+    Length(usize),
+}
+
+impl SymmetricKey {
+    /// The key in base64, as hubs and devices are given it.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(&*self.0))
+    }
+
+    /// HMAC-SHA256 of `text` under this key.
+    pub fn mac(&self, text: &[u8]) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(hmac::sign(&self.hmac(), text).as_ref().to_vec())
+    }
+
+    pub(super) fn hmac(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+impl FromStr for SymmetricKey {
+    type Err = InvalidKey;
+
+    /// Reads base64; white space around it, such as the newline of a file, does not count.
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let bytes = STANDARD
+            .decode(text.trim())
+            .map_err(|_| InvalidKey::NotBase64)?;
+        let bytes = Zeroizing::new(bytes);
+        if !(16..=64).contains(&bytes.len()) {
+            return Err(InvalidKey::Length(bytes.len()));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for SymmetricKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SymmetricKey(hidden)")
+    }
+}
+
+/// Primary and secondary key, of a device or of a group.
+#[derive(Clone, Debug)]
+pub struct KeyPair {
+    /// Tried first.
+    pub primary: SymmetricKey,
+    /// For rotation without an interruption.
+    pub secondary: SymmetricKey,
+}
+
+/// The keys that a device has, at its enrollment and at its hub alike.
+pub type DeviceKeys = KeyPair;
+
+/// The key of one device of a group: HMAC-SHA256 of its registration id as the deriver spelt it.
+pub fn derive_device_key(group_key: &SymmetricKey, registration_id: &str) -> SymmetricKey {
+    SymmetricKey(group_key.mac(registration_id.as_bytes()))
+}
+
+/// Tells whether two attested credentials are the same, without keeping either.
+///
+/// A keyed hash over both device keys and the registration id: whoever reads it can neither get a
+/// key from it nor test a guess at one key without the other.
+pub fn fingerprint(id: &RegistrationId, keys: &DeviceKeys) -> String {
+    let text = format!("rehome credential v1\n{}\n", id.canonical());
+    let mut message = text.as_bytes().to_vec();
+    message.extend_from_slice(&keys.secondary.mac(text.as_bytes()));
+    super::hex(&keys.primary.mac(&message)[..16])
+}
+
+/// What an enrollment knows of its devices.
+#[derive(Clone, Debug)]
+pub enum Attestation {
+    /// The keys of one device.
+    Individual(KeyPair),
+    /// The keys from which those of every device are derived.
+    Group(KeyPair),
+}
+
+/// What came of an attestation.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The device holds one of its keys.
+    Accepted {
+        /// Both of its keys, for its hub.
+        keys: DeviceKeys,
+    },
+    /// No key of the enrollment signed the token.
+    WrongKey,
+    /// The token is no longer valid.
+    Expired,
+    /// The token is for another device or another ID scope.
+    WrongScope,
+}
+
+/// A device's claim: who it says it is, and the token that is to prove it.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The token.
+    pub token: &'a SasToken,
+    /// The ID scope it registers in.
+    pub scope: &'a IdScope,
+    /// Who it says it is, in its own spelling.
+    pub id: &'a RegistrationId,
+    /// Unix seconds.
+    pub now: u64,
+    /// How long after its expiry the token still counts.
+    pub skew: Duration,
+}
+
+impl Claim<'_> {
+    /// Whether the token is for this device, here, now; says nothing about who signed it.
+    pub fn check_terms(&self) -> Result<(), Verdict> {
+        let mut segments = self.token.resource().split('/');
+        let expected = [self.scope.canonical(), "registrations", self.id.canonical()];
+        let same = expected.iter().all(|part| {
+            segments
+                .next()
+                .is_some_and(|said| said.eq_ignore_ascii_case(part))
+        });
+        if !same || segments.next().is_some() {
+            return Err(Verdict::WrongScope);
+        }
+        if self.token.is_expired(self.now, self.skew) {
+            return Err(Verdict::Expired);
+        }
+        Ok(())
+    }
+}
+
+impl Attestation {
+    /// Judges a claim. Every key is tried, and each comparison takes constant time.
+    pub fn evaluate(&self, claim: &Claim<'_>) -> Verdict {
+        if let Err(verdict) = claim.check_terms() {
+            return verdict;
+        }
+        let signed = |keys: &DeviceKeys| {
+            claim.token.is_signed_by(&keys.primary) | claim.token.is_signed_by(&keys.secondary)
+        };
+        match self.candidates(claim.id).into_iter().find(signed) {
+            Some(keys) => Verdict::Accepted { keys },
+            None => Verdict::WrongKey,
+        }
+    }
+
+    /// The keys that belong to that fingerprint, if this attestation still has them. This is how
+    /// the keys that a device was attested with are found again without having been stored.
+    pub fn keys_of(&self, id: &RegistrationId, credential: &str) -> Option<DeviceKeys> {
+        self.candidates(id)
+            .into_iter()
+            .find(|keys| fingerprint(id, keys) == credential)
+    }
+
+    /// What the device's keys may be: devices derive theirs from the id as they spell it or, as
+    /// the service's documentation says, lower-cased.
+    fn candidates(&self, id: &RegistrationId) -> Vec<DeviceKeys> {
+        let group = match self {
+            Self::Individual(keys) => return vec![keys.clone()],
+            Self::Group(keys) => keys,
+        };
+        let derived = |spelling: &str| KeyPair {
+            primary: derive_device_key(&group.primary, spelling),
+            secondary: derive_device_key(&group.secondary, spelling),
+        };
+        let mut all = vec![derived(id.as_str())];
+        if id.as_str() != id.canonical() {
+            all.push(derived(id.canonical()));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+#[path = "attestation_tests.rs"]
+mod tests;
