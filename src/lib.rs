@@ -4,5 +4,7 @@
 //! stands above it in this list and nothing below (`tests/layering.rs` holds the arrows).
 
 pub mod api;
+pub mod clock;
 pub mod domain;
+pub mod registry;
 pub mod wire;

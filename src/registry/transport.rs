@@ -1,0 +1,199 @@
+//! The seam between the hub client and the network: one HTTP request out, one response back.
+//!
+//! What matters to the caller is whether a request that failed may have acted. Tests put the real
+//! hub's router here, with faults injected before and after it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use reqwest::{Certificate, Client, redirect};
+
+/// Most bytes of a response that are read: a page of 100 twins at their largest, and some.
+const LARGEST_RESPONSE: usize = 16 * 1024 * 1024;
+
+/// A connection that takes longer than this share of the call's time counts as unreachable, which
+/// leaves the rest of it for the answer.
+const CONNECT_SHARE: u32 = 3;
+
+/// Sends requests to one hub.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one request and reads the whole response. Never retries: only the caller knows
+    /// whether that is safe.
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>>;
+}
+
+/// Why there is no response.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TransportError {
+    /// The request was never sent: it cannot act, now or later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No response in time. The request may have acted or may act yet.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection broke after the request went out. It may have acted or may act yet.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+/// A transport that could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportSetupError {
+    /// `connection.caBundle` is not PEM.
+    #[error("connection.caBundle holds no usable PEM certificate")]
+    CaBundle(#[source] reqwest::Error),
+    /// The process installed no TLS provider.
+    #[error("no TLS provider is installed in this process; `main` installs one at start")]
+    NoTlsProvider,
+    /// The HTTP client refused its settings.
+    #[error("the HTTP client could not be built")]
+    Client(#[source] reqwest::Error),
+}
+
+/// HTTPS over the network, one kept-alive pool of connections per hub.
+pub struct HttpTransport {
+    client: Client,
+}
+
+impl HttpTransport {
+    /// A transport that trusts only `ca_bundle` (PEM) when given, else the system's roots.
+    pub fn new(
+        ca_bundle: Option<&str>,
+        call_timeout: Duration,
+    ) -> Result<Self, TransportSetupError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(TransportSetupError::NoTlsProvider);
+        }
+        let mut builder = Client::builder()
+            .https_only(true)
+            .http1_only()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(call_timeout / CONNECT_SHARE)
+            .timeout(call_timeout)
+            .tcp_nodelay(true)
+            .pool_idle_timeout(Duration::from_secs(55))
+            .user_agent(concat!("rehome/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = ca_bundle {
+            let roots = Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(TransportSetupError::CaBundle)?;
+            builder = builder.tls_certs_only(roots);
+        }
+        let client = builder.build().map_err(TransportSetupError::Client)?;
+        Ok(Self { client })
+    }
+
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let request = request
+            .try_into()
+            .map_err(|error: reqwest::Error| TransportError::Unreachable(reason(&error)))?;
+        let mut response = self.client.execute(request).await.map_err(classify)?;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(classify)? {
+            if body.len() + chunk.len() > LARGEST_RESPONSE {
+                let why = format!("the answer is larger than {LARGEST_RESPONSE} bytes");
+                return Err(TransportError::Broken(why));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let mut answer = http::Response::new(body.freeze());
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        self.exchange(request).boxed()
+    }
+}
+
+/// Only what failed before a connection stood is known not to have been sent.
+fn classify(error: reqwest::Error) -> TransportError {
+    if error.is_connect() || error.is_builder() {
+        TransportError::Unreachable(reason(&error))
+    } else if error.is_timeout() {
+        TransportError::Timeout
+    } else {
+        TransportError::Broken(reason(&error.without_url()))
+    }
+}
+
+/// The innermost cause, which is what a person can act on ("connection refused").
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn transport() -> HttpTransport {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        HttpTransport::new(None, Duration::from_millis(900)).unwrap()
+    }
+
+    fn request(uri: &str) -> http::Request<Bytes> {
+        http::Request::get(uri).body(Bytes::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_was_never_sent() {
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let error = transport()
+            .send(request(&format!("https://127.0.0.1:{port}/devices/x")))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::Unreachable(_)), "{error:?}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_finishes_the_handshake_was_never_sent_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = transport()
+            .send(request(&format!("https://127.0.0.1:{port}/devices/x")))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::Unreachable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_never_spoken() {
+        let error = transport()
+            .send(request("http://127.0.0.1:1/devices/x"))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransportError::Unreachable(_)), "{error:?}");
+    }
+
+    #[test]
+    fn a_bundle_without_a_certificate_is_refused() {
+        transport();
+        let bundle = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n";
+        let setup = HttpTransport::new(Some(bundle), Duration::from_secs(1));
+        assert!(setup.is_err());
+    }
+}
