@@ -60,10 +60,8 @@ pub(super) struct QueriedTwin {
 impl BulkError {
     /// The code as text, whether it came as a name or a number.
     pub(super) fn code(&self) -> String {
-        match &self.error_code {
-            Value::String(name) => name.clone(),
-            other => other.to_string(),
-        }
+        let number = || self.error_code.to_string();
+        self.error_code.as_str().map_or_else(number, str::to_owned)
     }
 
     pub(super) fn is_already_exists(&self) -> bool {
@@ -178,7 +176,7 @@ mod tests {
     use crate::domain::twin::{Content, Metadata};
     use crate::registry::Versions;
 
-    fn identity(authentication: Value) -> Identity {
+    fn identity(authentication: &Value) -> Identity {
         let body = json!({"deviceId": "d", "generationId": "g", "etag": "MA==", "status": "enabled",
             "statusReason": null, "capabilities": {"iotEdge": true}, "deviceScope": "s",
             "authentication": authentication});
@@ -197,7 +195,7 @@ mod tests {
     fn an_update_sends_back_everything_that_it_does_not_change() {
         let keys =
             json!({"type": "sas", "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}});
-        let body = update_body(&identity(keys.clone()), &change(None)).unwrap();
+        let body = update_body(&identity(&keys), &change(None)).unwrap();
         assert_eq!(body["authentication"], keys);
         assert_eq!(body["deviceScope"], "s");
         assert_eq!(body["status"], "disabled");
@@ -212,15 +210,15 @@ mod tests {
             json!({"type": "sas", "symmetricKey": {"primaryKey": "YQ=="}}),
         ] {
             assert_eq!(
-                update_body(&identity(hidden.clone()), &change(None)),
+                update_body(&identity(&hidden), &change(None)),
                 None,
                 "{hidden}"
             );
             let keys = Some(HubKeys::new("YQ==", "Yg=="));
-            assert!(update_body(&identity(hidden), &change(keys)).is_some());
+            assert!(update_body(&identity(&hidden), &change(keys)).is_some());
         }
         let x509 = json!({"type": "certificateAuthority"});
-        assert!(update_body(&identity(x509), &change(None)).is_some());
+        assert!(update_body(&identity(&x509), &change(None)).is_some());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// How long a token is good for.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-/// A token is replaced this long before it ends: longer than clocks may differ, and than a call.
-const RENEW_BEFORE: Duration = Duration::from_secs(600);
+const TOKEN_LIFE: Duration = Duration::from_hours(1);
+/// How long it is used: the rest covers clocks that differ, and the call.
+const TOKEN_USE: Duration = Duration::from_mins(50);
 
 /// What a query component leaves as it is.
 pub(super) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -135,7 +135,7 @@ impl Tokens {
         *cached = Some(Cached {
             token: token.clone(),
             from: now,
-            until: now + (TOKEN_LIFE - RENEW_BEFORE),
+            until: now + TOKEN_USE,
         });
         token
     }
@@ -166,7 +166,7 @@ mod tests {
         let start = Timestamp::from_second(1_700_000_000).unwrap();
         let first = tokens.at(start);
         assert_eq!(tokens.at(start + Duration::from_secs(2999)), first);
-        let second = tokens.at(start + Duration::from_secs(3000));
+        let second = tokens.at(start + Duration::from_mins(50));
         assert_ne!(second, first);
         assert_ne!(tokens.at(start - Duration::from_secs(1)), second);
     }
