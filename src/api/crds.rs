@@ -3,7 +3,9 @@
 //!
 //! Owns their order, file names and text. The schemas themselves stand in the version modules.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt as _;
 
 use super::v1alpha1::{DeviceRegistration, Enrollment, IoTHub};
@@ -21,7 +23,18 @@ pub struct CrdFile {
 
 /// Every definition, in the order in which a user meets the kinds.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![IoTHub::crd(), Enrollment::crd(), DeviceRegistration::crd()]
+    let mut definitions = vec![IoTHub::crd(), Enrollment::crd(), DeviceRegistration::crd()];
+    for version in definitions
+        .iter_mut()
+        .flat_map(|definition| &mut definition.spec.versions)
+    {
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut());
+        schema.into_iter().for_each(for_the_api_server);
+    }
+    definitions
 }
 
 /// One file per definition.
@@ -41,4 +54,22 @@ pub fn files() -> Result<Vec<CrdFile>, serde_saphyr::SerializeError> {
             })
         })
         .collect()
+}
+
+/// Takes out what Rust types say and Kubernetes reads otherwise.
+///
+/// `nullable` would store an explicit null and let CEL see it; without it the API server drops the
+/// null, so that `field: null` means "absent" for every reader. `uint32` is no format it knows.
+fn for_the_api_server(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    schema.format.take_if(|format| format == "uint32");
+    let items = schema.items.as_mut().and_then(|items| match items {
+        JSONSchemaPropsOrArray::Schema(items) => Some(items.as_mut()),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    });
+    let properties = schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut());
+    properties.chain(items).for_each(for_the_api_server);
 }

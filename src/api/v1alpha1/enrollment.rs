@@ -125,14 +125,14 @@ pub struct IndividualSpec {
         validation = Rule::new("self == oldSelf").message("registrationId is immutable; create another Enrollment"),
         validation = Rule::new(r"self.matches('^[A-Za-z0-9]([-A-Za-z0-9._:]*[-A-Za-z0-9])?$')").message("registrationId may hold letters, digits and - . _ : and must start with a letter or digit and end with a letter, digit or -"),
     )]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(max = 128))]
     pub registration_id: String,
 
     /// Device id at the hub; the registration id when absent. A change takes effect once the
     /// device's registration has been deleted.
     #[x_kube(validation = Rule::new(r"self.matches('^[-A-Za-z0-9:.+%_#*?!(),=@;$\']+$')").message("deviceId may hold ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(max = 128))]
     pub device_id: Option<String>,
 }
 
@@ -163,17 +163,17 @@ pub struct SymmetricKeySpec {
 pub struct SymmetricKeySecretRef {
     /// Name of the Secret.
     #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("name must be a Secret's name: lower-case letters, digits, - and ."))]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub name: String,
     /// Data key of the primary key (base64 of 16 to 64 bytes); `primaryKey` when absent.
     #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("primaryKey must be a data key of the Secret: letters, digits and - . _"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub primary_key: Option<String>,
     /// Data key of the secondary key; `secondaryKey` when absent.
     #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("secondaryKey must be a data key of the Secret: letters, digits and - . _"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub secondary_key: Option<String>,
 }
 
@@ -220,10 +220,11 @@ pub struct AllocationSpec {
         validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))").message("hubs must be names of IoTHub objects: lower-case letters, digits, - and ."),
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 253)))]
     pub hubs: Option<Vec<String>>,
 
     /// Labels of the `IoTHub`s in this namespace to choose from.
+    #[x_kube(validation = Rule::new("!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))").message("hubSelector.matchExpressions: operator must be In or NotIn with values, or Exists or DoesNotExist without"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_selector: Option<LabelSelector>,
 }

@@ -58,9 +58,9 @@ pub struct IoTHubSpec {
     /// fixed ports and compare it with the hub's certificate. Cannot change.
     #[x_kube(
         validation = Rule::new("self == oldSelf").message("hostName is immutable: devices were told this name; create another IoTHub and move them there"),
-        validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("hostName must be a bare lower-case DNS name without scheme or port, such as hub-west.example.com")
+        validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')").message("hostName must be a bare lower-case DNS name without scheme or port, such as hub-west.example.com")
     )]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub host_name: String,
 
     /// Where the hub is, for people and for latency-based allocation later.
@@ -98,6 +98,7 @@ pub struct HubAllocationSpec {
 
 /// How to reach and authenticate at a hub.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(validation = Rule::new("!has(self.units) || has(self.sku)").message("units needs sku: together they say how fast an Azure hub may be called"))]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionSpec {
     /// Secret in the same namespace whose value is a service connection string
@@ -128,15 +129,17 @@ pub struct ConnectionSpec {
 }
 
 /// One value of a Secret in the same namespace.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("name must be a Secret's name: lower-case letters, digits, - and ."))]
+    #[schemars(length(max = 253))]
     pub name: String,
     /// Key in the Secret's data; `connectionString` when absent.
+    #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("key must be a data key of the Secret: letters, digits and - . _"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub key: Option<String>,
 }
 

@@ -61,7 +61,7 @@ pub struct DeviceRegistrationSpec {
         validation = Rule::new("self == oldSelf").message("registrationId is immutable; delete the registration instead"),
         validation = Rule::new(r"self.matches('^[A-Za-z0-9]([-A-Za-z0-9._:]*[-A-Za-z0-9])?$')").message("registrationId may hold letters, digits and - . _ : and must start with a letter or digit and end with a letter, digit or -"),
     )]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(max = 128))]
     pub registration_id: String,
 
     /// The last accepted request; written by the gateway.
@@ -83,11 +83,10 @@ pub struct DeviceRegistrationSpec {
 pub struct RegistrationRequest {
     /// Operation that the device polls. Letters, digits, `.` and `-`.
     #[x_kube(validation = Rule::new(r"self.matches('^[A-Za-z0-9][-A-Za-z0-9.]*$')").message("operationId may hold letters, digits, . and -"))]
-    #[schemars(length(min = 1, max = 80))]
+    #[schemars(length(max = 80))]
     pub operation_id: String,
     /// api-version that the device spoke, such as `2019-03-31`.
     #[x_kube(validation = Rule::new(r"self.matches('^20[0-9]{2}-[01][0-9]-[0-3][0-9](-preview)?$')").message("apiVersion must be YYYY-MM-DD or YYYY-MM-DD-preview"))]
-    #[schemars(length(max = 32))]
     pub api_version: String,
     /// Enrollment that the device was attested against.
     pub enrollment: EnrollmentRef,
@@ -127,7 +126,10 @@ pub struct EnrollmentRef {
 
 /// The operator's wish to reprovision a device now.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[x_kube(validation = Rule::new("!has(self.hub) || self.mode != 'Policy'").message("hub needs mode MigrateData or ResetData: with mode Policy the Enrollment's allocation chooses"))]
+#[x_kube(
+    validation = Rule::new("!has(self.hub) || self.mode != 'Policy'").message("hub needs mode MigrateData or ResetData: with mode Policy the Enrollment's allocation chooses"),
+    validation = Rule::new("self.id != oldSelf.id || self == oldSelf").message("a changed trigger needs a new id: each id is consumed once"),
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ReprovisionTrigger {
     /// Any text; a new one is a new wish.
@@ -137,8 +139,9 @@ pub struct ReprovisionTrigger {
     /// `MigrateData` and `ResetData` override it.
     pub mode: ReprovisionMode,
     /// Name of the `IoTHub` to move to, instead of what allocation chooses.
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("hub must be the name of an IoTHub: lower-case letters, digits, - and ."))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
     pub hub: Option<String>,
 }
 
