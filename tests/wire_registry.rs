@@ -11,12 +11,16 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use jiff::Timestamp;
 use rehome::clock::Clock;
+use rehome::domain::attestation::DeviceKeys;
 use rehome::domain::twin::Content;
 use rehome::registry::{
-    Cause, ConnectionString, Created, Deleted, HubClient, HubKeys, HubSettings, IdentityChange,
-    NewIdentity, NewTwin, Transport, TransportError,
+    Cause, ConnectionString, Created, Deleted, HubClient, HubSettings, IdentityChange, NewIdentity,
+    NewTwin, Transport, TransportError,
 };
 use serde_json::{Value, json};
+
+const PRIMARY: &str = "cHJpbWFyeS1wcmltYXJ5IQ==";
+const SECONDARY: &str = "c2Vjb25kYXJ5LXNlY29uZA==";
 
 struct Noon;
 
@@ -80,7 +84,7 @@ fn hub(answers: impl IntoIterator<Item = Answer>) -> (HubClient, Arc<Recorded>) 
         ..Recorded::default()
     });
     let credentials = "HostName=hub-west.example.com;SharedAccessKeyName=iothubowner;\
-                       SharedAccessKey=c2VjcmV0LXNlY3JldA==";
+                       SharedAccessKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ=";
     let settings = HubSettings {
         host_name: "hub-west.example.com".into(),
         endpoint: "https://hub-west.example.com:8443".into(),
@@ -123,7 +127,7 @@ fn device(status: &str) -> Value {
     json!({"deviceId": "press 7", "generationId": "638", "etag": "MTIz", "status": status,
         "statusReason": "rehome u t", "connectionState": "Disconnected",
         "authentication": {"type": "sas",
-            "symmetricKey": {"primaryKey": "YWFh", "secondaryKey": "YmJi"}},
+            "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}},
         "capabilities": {"iotEdge": false}})
 }
 
@@ -132,7 +136,10 @@ fn new_identity() -> NewIdentity {
         device_id: "press 7".into(),
         enabled: false,
         reason: "rehome u t".into(),
-        keys: HubKeys::new("YWFh", "YmJi"),
+        keys: DeviceKeys {
+            primary: PRIMARY.parse().unwrap(),
+            secondary: SECONDARY.parse().unwrap(),
+        },
         iot_edge: false,
         twin: NewTwin {
             content: Content {
@@ -179,7 +186,7 @@ async fn a_create_is_one_bulk_call_with_identity_and_twin() {
         json!([{"id": "press 7", "importMode": "create", "status": "disabled",
             "statusReason": "rehome u t",
             "authentication": {"type": "sas",
-                "symmetricKey": {"primaryKey": "YWFh", "secondaryKey": "YmJi"}},
+                "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}},
             "capabilities": {"iotEdge": false}, "tags": {"site": "b"},
             "properties": {"desired": {}, "reported": {}}}])
     );
@@ -216,7 +223,7 @@ async fn a_create_ends_as_azure_documents_it() {
         matches!(error.cause, Cause::Refused { status: 413, .. }),
         "{error}"
     );
-    assert!(!error.to_string().contains("YWFh"));
+    assert!(!error.to_string().contains(PRIMARY));
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{HubKeys, IdentityChange, NewIdentity, NewTwin};
+use super::{IdentityChange, NewIdentity, NewTwin};
+use crate::domain::attestation::DeviceKeys;
 use crate::domain::identity::{Identity, Mark};
 
 /// Answer to a bulk call (page "Service - Bulk Create Or Update Devices").
@@ -159,10 +160,13 @@ fn shows_credentials(body: &Map<String, Value>) -> bool {
     !is_sas || (has("primaryKey") && has("secondaryKey"))
 }
 
-fn authentication(keys: &HubKeys) -> Value {
+fn authentication(keys: &DeviceKeys) -> Value {
     json!({
         "type": "sas",
-        "symmetricKey": { "primaryKey": keys.primary(), "secondaryKey": keys.secondary() },
+        "symmetricKey": {
+            "primaryKey": keys.primary.to_base64().as_str(),
+            "secondaryKey": keys.secondary.to_base64().as_str(),
+        },
     })
 }
 
@@ -176,6 +180,16 @@ mod tests {
     use crate::domain::twin::{Content, Metadata};
     use crate::registry::Versions;
 
+    const PRIMARY: &str = "cHJpbWFyeS1wcmltYXJ5IQ==";
+    const SECONDARY: &str = "c2Vjb25kYXJ5LXNlY29uZA==";
+
+    fn keys() -> DeviceKeys {
+        DeviceKeys {
+            primary: PRIMARY.parse().unwrap(),
+            secondary: SECONDARY.parse().unwrap(),
+        }
+    }
+
     fn identity(authentication: &Value) -> Identity {
         let body = json!({"deviceId": "d", "generationId": "g", "etag": "MA==", "status": "enabled",
             "statusReason": null, "capabilities": {"iotEdge": true}, "deviceScope": "s",
@@ -183,7 +197,7 @@ mod tests {
         Identity::from_json(body.as_object().unwrap().clone()).unwrap()
     }
 
-    fn change(keys: Option<HubKeys>) -> IdentityChange {
+    fn change(keys: Option<DeviceKeys>) -> IdentityChange {
         IdentityChange {
             enabled: false,
             reason: Some("rehome u t".into()),
@@ -193,8 +207,7 @@ mod tests {
 
     #[test]
     fn an_update_sends_back_everything_that_it_does_not_change() {
-        let keys =
-            json!({"type": "sas", "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}});
+        let keys = json!({"type": "sas", "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}});
         let body = update_body(&identity(&keys), &change(None)).unwrap();
         assert_eq!(body["authentication"], keys);
         assert_eq!(body["deviceScope"], "s");
@@ -214,7 +227,7 @@ mod tests {
                 None,
                 "{hidden}"
             );
-            let keys = Some(HubKeys::new("YQ==", "Yg=="));
+            let keys = Some(keys());
             assert!(update_body(&identity(&hidden), &change(keys)).is_some());
         }
         let x509 = json!({"type": "certificateAuthority"});
@@ -227,7 +240,7 @@ mod tests {
             device_id: "press-7".into(),
             enabled: false,
             reason: "rehome u t".into(),
-            keys: HubKeys::new("YQ==", "Yg=="),
+            keys: keys(),
             iot_edge: false,
             twin: NewTwin {
                 content: Content {
@@ -249,7 +262,7 @@ mod tests {
             json!({"id": "press-7", "importMode": "create", "status": "disabled",
                 "statusReason": "rehome u t",
                 "authentication": {"type": "sas",
-                    "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}},
+                    "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}},
                 "capabilities": {"iotEdge": false}, "tags": {},
                 "properties": {
                     "desired": {"speed": 3, "$version": 41,

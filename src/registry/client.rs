@@ -7,13 +7,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, BulkAnswer, QueriedTwin, Statistics};
-use super::credentials::{Tokens, UNRESERVED};
+use super::credentials::Tokens;
 use super::pacing::{OpClass, Pacer};
 use super::transport::{Transport, TransportError};
 use super::{
@@ -24,6 +24,12 @@ use crate::clock::Clock;
 use crate::domain::identity::Identity;
 use crate::domain::twin::Twin;
 
+/// What a path segment leaves as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 const API_VERSION: &str = "2021-04-12";
 /// Our hub lists here what it guarantees beyond Azure's API.
 const GUARANTEES: HeaderName = HeaderName::from_static("rehome-hub");

@@ -6,29 +6,21 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::domain::attestation::{InvalidKey, SymmetricKey};
+use crate::domain::sas::SasToken;
 
 /// How long a token is good for.
 const TOKEN_LIFE: Duration = Duration::from_hours(1);
 /// How long it is used: the rest covers clocks that differ, and the call.
 const TOKEN_USE: Duration = Duration::from_mins(50);
 
-/// What a query component leaves as it is.
-pub(super) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
 /// The value of a hub's service connection string.
 pub struct ConnectionString {
     host: String,
     policy: String,
-    key: hmac::Key,
+    key: SymmetricKey,
 }
 
 /// Why a text is not a service connection string. Never quotes the text: it holds a key.
@@ -43,9 +35,9 @@ pub enum ConnectionStringError {
     /// The string of a device, not of a service policy.
     #[error("it is a device's connection string; the operator needs a service policy's")]
     Device,
-    /// The key is not base64.
-    #[error("SharedAccessKey is not base64")]
-    Key,
+    /// The key is not one.
+    #[error("SharedAccessKey is not usable: {0}")]
+    Key(InvalidKey),
 }
 
 impl ConnectionString {
@@ -63,13 +55,11 @@ impl ConnectionString {
             return Err(ConnectionStringError::Device);
         }
         let needed = |name: &'static str| part(name).ok_or(ConnectionStringError::Missing(name));
-        let key = STANDARD
-            .decode(needed("SharedAccessKey")?)
-            .map_err(|_| ConnectionStringError::Key)?;
+        let key = needed("SharedAccessKey")?;
         Ok(Self {
             host: needed("HostName")?.to_ascii_lowercase(),
             policy: needed("SharedAccessKeyName")?.to_owned(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            key: key.parse().map_err(ConnectionStringError::Key)?,
         })
     }
 
@@ -85,12 +75,8 @@ impl ConnectionString {
 
     /// A `SharedAccessSignature` over the whole hub that ends at `expiry`.
     fn sign(&self, expiry: Timestamp) -> String {
-        let resource = encode(&self.host);
-        let expiry = expiry.as_second();
-        let signature = hmac::sign(&self.key, format!("{resource}\n{expiry}").as_bytes());
-        let signature = encode(&STANDARD.encode(signature.as_ref()));
-        let policy = encode(&self.policy);
-        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={policy}")
+        let expiry = u64::try_from(expiry.as_second()).unwrap_or_default();
+        SasToken::sign(&self.host, &self.key, expiry, Some(&self.policy))
     }
 }
 
@@ -141,21 +127,17 @@ impl Tokens {
     }
 }
 
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, UNRESERVED).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "HostName=Hub-West.example.com;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0LXNlY3JldA==";
+    const TEXT: &str = "HostName=Hub-West.example.com;SharedAccessKeyName=iothubowner;SharedAccessKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ=";
 
     #[test]
     fn a_token_is_what_the_documented_algorithm_gives() {
         let credentials = ConnectionString::parse(TEXT).unwrap();
-        // printf 'hub-west.example.com\n1700000000' | openssl dgst -sha256 -hmac secret-secret -binary | base64
-        let expected = "SharedAccessSignature sr=hub-west.example.com&sig=dHOvBGCpbIjvo5kl5po9F1goTgl8g%2FpfuZyN6w%2BO%2Ftg%3D&se=1700000000&skn=iothubowner";
+        // printf 'hub-west.example.com\n1700000000' | openssl dgst -sha256 -hmac secret-secret-secret -binary | base64
+        let expected = "SharedAccessSignature sr=hub-west.example.com&sig=38MzxNPon%2BSxCPvsZa7NU%2F6TJ9B3qXSERI%2Fvpkk%2BjDs%3D&se=1700000000&skn=iothubowner";
         let token = credentials.sign(Timestamp::from_second(1_700_000_000).unwrap());
         assert_eq!(token, expected);
     }
@@ -176,20 +158,20 @@ mod tests {
         for (text, error) in [
             ("", ConnectionStringError::Missing("SharedAccessKey")),
             (
-                "HostName=h;SharedAccessKey=YQ==",
+                "HostName=h;SharedAccessKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ=",
                 ConnectionStringError::Missing("SharedAccessKeyName"),
             ),
             (
-                "SharedAccessKeyName=n;SharedAccessKey=YQ==",
+                "SharedAccessKeyName=n;SharedAccessKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ=",
                 ConnectionStringError::Missing("HostName"),
             ),
             (
-                "HostName=h;DeviceId=d;SharedAccessKey=YQ==",
+                "HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0LXNlY3JldC1zZWNyZXQ=",
                 ConnectionStringError::Device,
             ),
             (
                 "HostName=h;SharedAccessKeyName=n;SharedAccessKey=not-base64!",
-                ConnectionStringError::Key,
+                ConnectionStringError::Key(InvalidKey::NotBase64),
             ),
         ] {
             assert_eq!(ConnectionString::parse(text).unwrap_err(), error, "{text}");

@@ -10,23 +10,15 @@ mod error;
 mod pacing;
 mod transport;
 
-use std::fmt;
-
 pub use client::{HubClient, HubSettings};
 pub use credentials::{ConnectionString, ConnectionStringError};
 pub use error::{Call, Cause, HubError};
 pub use pacing::Rates;
 pub use transport::{HttpTransport, Transport, TransportError, TransportSetupError};
 
+use crate::domain::attestation::DeviceKeys;
 use crate::domain::identity::Mark;
 use crate::domain::twin::{Content, Metadata};
-
-/// The two symmetric keys of an identity, in base64.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HubKeys {
-    primary: String,
-    secondary: String,
-}
 
 /// An identity to be created together with its twin.
 #[derive(Clone, Debug)]
@@ -39,7 +31,7 @@ pub struct NewIdentity {
     /// `statusReason`: our mark.
     pub reason: String,
     /// Keys derived from the attestation.
-    pub keys: HubKeys,
+    pub keys: DeviceKeys,
     /// Whether the device is an IoT Edge device.
     pub iot_edge: bool,
     /// The twin that it starts with.
@@ -74,7 +66,7 @@ pub struct IdentityChange {
     /// `statusReason`.
     pub reason: Option<String>,
     /// New keys; `None` leaves the credentials as they are.
-    pub keys: Option<HubKeys>,
+    pub keys: Option<DeviceKeys>,
 }
 
 /// How a create ended.
@@ -123,30 +115,4 @@ pub struct MarkedIdentity {
     pub device_id: String,
     /// The mark.
     pub mark: Mark,
-}
-
-impl HubKeys {
-    /// Both keys in base64.
-    pub fn new(primary: impl Into<String>, secondary: impl Into<String>) -> Self {
-        Self {
-            primary: primary.into(),
-            secondary: secondary.into(),
-        }
-    }
-
-    /// The primary key in base64. Never log it.
-    pub fn primary(&self) -> &str {
-        &self.primary
-    }
-
-    /// The secondary key in base64. Never log it.
-    pub fn secondary(&self) -> &str {
-        &self.secondary
-    }
-}
-
-impl fmt::Debug for HubKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HubKeys(..)")
-    }
 }
