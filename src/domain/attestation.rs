@@ -17,7 +17,7 @@ use super::ids::{IdScope, RegistrationId};
 use super::sas::SasToken;
 
 /// How long after its expiry a token still counts, so that devices' clocks need not be exact.
-pub const DEFAULT_SKEW: Duration = Duration::from_secs(300);
+pub const DEFAULT_SKEW: Duration = Duration::from_mins(5);
 
 /// A symmetric key: 16 to 64 bytes, written as base64. Never shown by `Debug`; wiped when dropped.
 #[derive(Clone)]

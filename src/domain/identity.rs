@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use subtle::ConstantTimeEq as _;
+
+use super::attestation::{DeviceKeys, SymmetricKey};
+use super::twin::{Content, Metadata};
 
 /// An identity as a hub's registry holds it.
 ///
@@ -34,6 +38,46 @@ pub struct Mark {
     pub transfer: String,
     /// Digest of the twin that the identity was created with.
     pub digest: Option<String>,
+}
+
+/// Proof that a device shows at its hub.
+#[derive(Clone)]
+pub enum Credential {
+    /// Keys derived from the attestation of the registration.
+    Keys(DeviceKeys),
+    /// `authentication` as another hub holds it: only when the Enrollment is gone mid-move.
+    Copied(Value),
+}
+
+/// An identity to be created, always disabled: a late create is then an inert leftover and not a
+/// second home.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewIdentity {
+    /// Device id, case-sensitive.
+    pub device_id: String,
+    /// What stands in its `statusReason`.
+    pub mark: Mark,
+    /// How the device authenticates.
+    pub credential: Credential,
+    /// Whether it is an IoT Edge device.
+    pub edge: bool,
+    /// Its twin.
+    pub content: Content,
+    /// `$version`s of desired and reported, for hubs that carry them forward.
+    pub versions: Option<(i64, i64)>,
+    /// `$metadata`, for hubs that carry it forward.
+    pub metadata: Metadata,
+}
+
+/// What an update of an identity changes; everything else stays.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdentityChange {
+    /// Whether the device may connect.
+    pub enabled: bool,
+    /// `statusReason`.
+    pub reason: Option<String>,
+    /// How the device authenticates from now on, if that changes.
+    pub credential: Option<Credential>,
 }
 
 /// An identity in JSON that lacks what every identity has.
@@ -89,16 +133,17 @@ impl Identity {
         !self.enabled && self.is_marked(registration, transfer)
     }
 
-    /// Whether both symmetric keys are these (base64).
-    pub fn has_keys(&self, primary: &str, secondary: &str) -> bool {
-        let key = |name: &str| {
-            self.body
-                .get("authentication")
-                .and_then(|authentication| authentication.get("symmetricKey"))
-                .and_then(|keys| keys.get(name))
-                .and_then(Value::as_str)
+    /// Whether the identity holds both of these keys.
+    pub fn has_keys(&self, keys: &DeviceKeys) -> bool {
+        let held = self
+            .body
+            .get("authentication")
+            .and_then(|held| held.get("symmetricKey"));
+        let is_held = |name: &str, key: &SymmetricKey| {
+            let held = held.and_then(|keys| keys.get(name)).and_then(Value::as_str);
+            held.is_some_and(|held| held.as_bytes().ct_eq(key.to_base64().as_bytes()).into())
         };
-        key("primaryKey") == Some(primary) && key("secondaryKey") == Some(secondary)
+        is_held("primaryKey", &keys.primary) && is_held("secondaryKey", &keys.secondary)
     }
 
     /// Whether the device is an IoT Edge device.
@@ -111,6 +156,47 @@ impl Identity {
     }
 }
 
+impl NewIdentity {
+    /// The identity that the hub made of it, when its answer names generation id and etag.
+    pub fn created(&self, generation_id: String, etag: String) -> Identity {
+        Identity {
+            device_id: self.device_id.clone(),
+            generation_id: generation_id.clone(),
+            etag: etag.clone(),
+            enabled: false,
+            reason: Some(self.mark.to_string()),
+            body: Map::from_iter([
+                ("deviceId".to_owned(), self.device_id.clone().into()),
+                ("generationId".to_owned(), generation_id.into()),
+                ("etag".to_owned(), etag.into()),
+                ("status".to_owned(), "disabled".into()),
+                ("statusReason".to_owned(), self.mark.to_string().into()),
+                (
+                    "authentication".to_owned(),
+                    self.credential.authentication(),
+                ),
+                ("capabilities".to_owned(), json!({ "iotEdge": self.edge })),
+            ]),
+        }
+    }
+}
+
+impl Credential {
+    /// `authentication` as it stands in an identity. Holds keys: never log it.
+    pub fn authentication(&self) -> Value {
+        match self {
+            Self::Keys(keys) => json!({
+                "type": "sas",
+                "symmetricKey": {
+                    "primaryKey": keys.primary.to_base64().as_str(),
+                    "secondaryKey": keys.secondary.to_base64().as_str(),
+                },
+            }),
+            Self::Copied(authentication) => authentication.clone(),
+        }
+    }
+}
+
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
@@ -120,6 +206,21 @@ impl fmt::Debug for Identity {
             .field("enabled", &self.enabled)
             .field("reason", &self.reason)
             .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Credential {
+    fn eq(&self, other: &Self) -> bool {
+        self.authentication() == other.authentication()
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys(_) => "Keys(…)",
+            Self::Copied(_) => "Copied(…)",
+        })
     }
 }
 

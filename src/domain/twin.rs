@@ -3,6 +3,8 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Map, Value};
 
+use crate::api::v1alpha1::InitialTwin;
+
 /// A twin as a hub holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Twin {
@@ -99,6 +101,22 @@ impl Twin {
 }
 
 impl Content {
+    /// What a device starts with under an Enrollment's initial twin.
+    pub fn initial(twin: Option<&InitialTwin>) -> Self {
+        let Some(twin) = twin else {
+            return Self::default();
+        };
+        let desired = twin
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.desired.clone());
+        Self {
+            tags: twin.tags.clone().unwrap_or_default(),
+            desired: desired.unwrap_or_default(),
+            reported: Map::new(),
+        }
+    }
+
     /// 128 bits in hex over the whole content. Equal content gives equal digests whatever the
     /// order of keys and the notation of numbers.
     pub fn digest(&self) -> String {
@@ -106,10 +124,7 @@ impl Content {
         for section in [&self.tags, &self.desired, &self.reported] {
             feed_object(&mut hash, section);
         }
-        hash.finish().as_ref()[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        super::hex(&hash.finish().as_ref()[..16])
     }
 }
 
@@ -149,7 +164,9 @@ fn feed(hash: &mut Context, value: &Value) {
         }
         Value::Array(items) => {
             feed_head(hash, b'[', items.len());
-            items.iter().for_each(|item| feed(hash, item));
+            for item in items {
+                feed(hash, item);
+            }
         }
         Value::Object(object) => feed_object(hash, object),
     }

@@ -3,9 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{IdentityChange, NewIdentity, NewTwin};
-use crate::domain::attestation::DeviceKeys;
-use crate::domain::identity::{Identity, Mark};
+use crate::domain::identity::{Identity, IdentityChange, Mark, NewIdentity};
 
 /// Answer to a bulk call (page "Service - Bulk Create Or Update Devices").
 #[derive(Debug, Default, Deserialize)]
@@ -76,22 +74,19 @@ impl QueriedTwin {
     }
 }
 
-/// One entry of a bulk create. Versions are for hubs that keep them; others ignore `$` members.
+/// One entry of a bulk create: always disabled, so that a create from a dead attempt is inert.
+/// Versions are for hubs that keep them; others ignore `$` members.
 pub(super) fn create_entry(new: &NewIdentity, with_versions: bool) -> Value {
     let NewIdentity {
         device_id,
-        enabled,
-        reason,
-        keys,
-        iot_edge,
-        twin,
-    } = new;
-    let NewTwin {
+        mark,
+        credential,
+        edge,
         content,
         versions,
         metadata,
-    } = twin;
-    let carried = versions.as_ref().filter(|_| with_versions);
+    } = new;
+    let (desired, reported) = versions.filter(|_| with_versions).unzip();
     let section = |values: &Map<String, Value>, version: Option<i64>, metadata: &Option<Value>| {
         let mut values = values.clone();
         if let Some(version) = version {
@@ -105,14 +100,14 @@ pub(super) fn create_entry(new: &NewIdentity, with_versions: bool) -> Value {
     json!({
         "id": device_id,
         "importMode": "create",
-        "status": status(*enabled),
-        "statusReason": reason,
-        "authentication": authentication(keys),
-        "capabilities": { "iotEdge": iot_edge },
+        "status": status(false),
+        "statusReason": mark.to_string(),
+        "authentication": credential.authentication(),
+        "capabilities": { "iotEdge": edge },
         "tags": content.tags,
         "properties": {
-            "desired": section(&content.desired, carried.map(|v| v.desired), &metadata.desired),
-            "reported": section(&content.reported, carried.map(|v| v.reported), &metadata.reported),
+            "desired": section(&content.desired, desired, &metadata.desired),
+            "reported": section(&content.reported, reported, &metadata.reported),
         },
     })
 }
@@ -126,14 +121,14 @@ pub(super) fn update_body(
     let IdentityChange {
         enabled,
         reason,
-        keys,
+        credential,
     } = change;
     let mut body = identity.body().clone();
     body.insert("status".into(), status(*enabled).into());
     body.insert("statusReason".into(), json!(reason));
-    match keys {
-        Some(keys) => {
-            body.insert("authentication".into(), authentication(keys));
+    match credential {
+        Some(credential) => {
+            body.insert("authentication".into(), credential.authentication());
         }
         None if !shows_credentials(&body) => return None,
         None => {}
@@ -160,16 +155,6 @@ fn shows_credentials(body: &Map<String, Value>) -> bool {
     !is_sas || (has("primaryKey") && has("secondaryKey"))
 }
 
-fn authentication(keys: &DeviceKeys) -> Value {
-    json!({
-        "type": "sas",
-        "symmetricKey": {
-            "primaryKey": keys.primary.to_base64().as_str(),
-            "secondaryKey": keys.secondary.to_base64().as_str(),
-        },
-    })
-}
-
 fn status(enabled: bool) -> &'static str {
     if enabled { "enabled" } else { "disabled" }
 }
@@ -177,17 +162,12 @@ fn status(enabled: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::identity::Credential;
     use crate::domain::twin::{Content, Metadata};
-    use crate::registry::Versions;
 
-    const PRIMARY: &str = "cHJpbWFyeS1wcmltYXJ5IQ==";
-    const SECONDARY: &str = "c2Vjb25kYXJ5LXNlY29uZA==";
-
-    fn keys() -> DeviceKeys {
-        DeviceKeys {
-            primary: PRIMARY.parse().unwrap(),
-            secondary: SECONDARY.parse().unwrap(),
-        }
+    fn keys() -> Credential {
+        let keys = json!({"primaryKey": "YQ==", "secondaryKey": "Yg=="});
+        Credential::Copied(json!({"type": "sas", "symmetricKey": keys}))
     }
 
     fn identity(authentication: &Value) -> Identity {
@@ -197,17 +177,18 @@ mod tests {
         Identity::from_json(body.as_object().unwrap().clone()).unwrap()
     }
 
-    fn change(keys: Option<DeviceKeys>) -> IdentityChange {
+    fn change(credential: Option<Credential>) -> IdentityChange {
         IdentityChange {
             enabled: false,
             reason: Some("rehome u t".into()),
-            keys,
+            credential,
         }
     }
 
     #[test]
     fn an_update_sends_back_everything_that_it_does_not_change() {
-        let keys = json!({"type": "sas", "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}});
+        let keys =
+            json!({"type": "sas", "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}});
         let body = update_body(&identity(&keys), &change(None)).unwrap();
         assert_eq!(body["authentication"], keys);
         assert_eq!(body["deviceScope"], "s");
@@ -227,8 +208,7 @@ mod tests {
                 None,
                 "{hidden}"
             );
-            let keys = Some(keys());
-            assert!(update_body(&identity(&hidden), &change(keys)).is_some());
+            assert!(update_body(&identity(&hidden), &change(Some(keys()))).is_some());
         }
         let x509 = json!({"type": "certificateAuthority"});
         assert!(update_body(&identity(&x509), &change(None)).is_some());
@@ -238,23 +218,17 @@ mod tests {
     fn a_create_carries_versions_only_where_the_hub_keeps_them() {
         let new = NewIdentity {
             device_id: "press-7".into(),
-            enabled: false,
-            reason: "rehome u t".into(),
-            keys: keys(),
-            iot_edge: false,
-            twin: NewTwin {
-                content: Content {
-                    desired: json!({"speed": 3}).as_object().unwrap().clone(),
-                    ..Content::default()
-                },
-                versions: Some(Versions {
-                    desired: 41,
-                    reported: 7,
-                }),
-                metadata: Metadata {
-                    desired: Some(json!({"$lastUpdated": "2026-01-01T00:00:00Z"})),
-                    reported: None,
-                },
+            mark: Mark::new("u", "t"),
+            credential: keys(),
+            edge: false,
+            content: Content {
+                desired: json!({"speed": 3}).as_object().unwrap().clone(),
+                ..Content::default()
+            },
+            versions: Some((41, 7)),
+            metadata: Metadata {
+                desired: Some(json!({"$lastUpdated": "2026-01-01T00:00:00Z"})),
+                reported: None,
             },
         };
         assert_eq!(
@@ -262,7 +236,7 @@ mod tests {
             json!({"id": "press-7", "importMode": "create", "status": "disabled",
                 "statusReason": "rehome u t",
                 "authentication": {"type": "sas",
-                    "symmetricKey": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}},
+                    "symmetricKey": {"primaryKey": "YQ==", "secondaryKey": "Yg=="}},
                 "capabilities": {"iotEdge": false}, "tags": {},
                 "properties": {
                     "desired": {"speed": 3, "$version": 41,

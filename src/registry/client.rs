@@ -17,11 +17,10 @@ use super::credentials::Tokens;
 use super::pacing::{OpClass, Pacer};
 use super::transport::{Transport, TransportError};
 use super::{
-    Call, Cause, ConnectionString, Created, Deleted, HubError, HubFacts, IdentityChange,
-    MarkedIdentity, NewIdentity, Rates,
+    Call, Cause, ConnectionString, Created, Deleted, HubError, HubFacts, MarkedIdentity, Rates,
 };
 use crate::clock::Clock;
-use crate::domain::identity::Identity;
+use crate::domain::identity::{Identity, IdentityChange, NewIdentity};
 use crate::domain::twin::Twin;
 
 /// What a path segment leaves as it is.

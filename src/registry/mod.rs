@@ -16,58 +16,7 @@ pub use error::{Call, Cause, HubError};
 pub use pacing::Rates;
 pub use transport::{HttpTransport, Transport, TransportError, TransportSetupError};
 
-use crate::domain::attestation::DeviceKeys;
 use crate::domain::identity::Mark;
-use crate::domain::twin::{Content, Metadata};
-
-/// An identity to be created together with its twin.
-#[derive(Clone, Debug)]
-pub struct NewIdentity {
-    /// Device id.
-    pub device_id: String,
-    /// Whether the device may connect at once. A create from a dead attempt must be inert, so the
-    /// controller always creates disabled.
-    pub enabled: bool,
-    /// `statusReason`: our mark.
-    pub reason: String,
-    /// Keys derived from the attestation.
-    pub keys: DeviceKeys,
-    /// Whether the device is an IoT Edge device.
-    pub iot_edge: bool,
-    /// The twin that it starts with.
-    pub twin: NewTwin,
-}
-
-/// The twin of a new identity.
-#[derive(Clone, Debug, Default)]
-pub struct NewTwin {
-    /// Tags, desired and reported.
-    pub content: Content,
-    /// Versions to go on from, on hubs that guarantee `versions`; others start at 1.
-    pub versions: Option<Versions>,
-    /// Change times to keep, sent together with `versions`.
-    pub metadata: Metadata,
-}
-
-/// `$version` of the two sections that have one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Versions {
-    /// Of desired.
-    pub desired: i64,
-    /// Of reported.
-    pub reported: i64,
-}
-
-/// What an update changes; everything else of the identity is sent back as it was read.
-#[derive(Clone, Debug)]
-pub struct IdentityChange {
-    /// Whether the device may connect.
-    pub enabled: bool,
-    /// `statusReason`.
-    pub reason: Option<String>,
-    /// New keys; `None` leaves the credentials as they are.
-    pub keys: Option<DeviceKeys>,
-}
 
 /// How a create ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
