@@ -2,7 +2,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::api::v1alpha1::{AllocationPolicy, HubRef, Reason};
+use kube::core::{Selector, SelectorExt as _};
+use kube::{Resource as _, ResourceExt as _};
+
+use crate::api::v1alpha1::{
+    AllocationPolicy, AllocationSpec, ConditionType, HubRef, IoTHub, Reason, is_true,
+};
 
 /// A hub that an Enrollment may place devices on.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +46,60 @@ pub enum Placement {
     Nowhere(Reason),
 }
 
+impl HubRef {
+    /// The hub of an `IoTHub` that the API server holds.
+    pub fn of(hub: &IoTHub) -> Self {
+        Self {
+            name: hub.name_any(),
+            uid: hub.meta().uid.clone().unwrap_or_default(),
+            host_name: hub.spec.host_name.clone(),
+        }
+    }
+}
+
+impl Member {
+    /// The hub as a member.
+    pub fn of(hub: &IoTHub) -> Self {
+        let ready = hub
+            .status
+            .as_ref()
+            .is_some_and(|status| is_true(&status.conditions, ConditionType::Ready));
+        let going = hub.meta().deletion_timestamp.is_some();
+        Self {
+            hub: HubRef::of(hub),
+            weight: hub.spec.weight(),
+            available: ready && !going && !hub.spec.is_cordoned(),
+        }
+    }
+}
+
 impl Pool {
+    /// The members among the hubs of the Enrollment's namespace. A selector that cannot be read
+    /// selects nothing; the Enrollment's conditions say so.
+    pub fn of<'a>(
+        allocation: Option<&AllocationSpec>,
+        hubs: impl IntoIterator<Item = &'a IoTHub>,
+    ) -> Self {
+        let none = AllocationSpec::default();
+        let AllocationSpec {
+            policy,
+            hubs: named,
+            hub_selector,
+        } = allocation.unwrap_or(&none);
+        let selector = hub_selector.clone().map(Selector::try_from);
+        let is_member = |hub: &&IoTHub| match (named, &selector) {
+            (Some(names), _) => names.contains(&hub.name_any()),
+            (None, Some(Ok(selector))) => selector.matches(hub.labels()),
+            (None, Some(Err(_))) => false,
+            (None, None) => true,
+        };
+        let members = hubs.into_iter().filter(is_member).map(Member::of).collect();
+        Self {
+            policy: policy.unwrap_or_default(),
+            members,
+        }
+    }
+
     /// Hash of the placement inputs: policy, members and weights. A hub that blinks or is cordoned
     /// does not change it.
     pub fn hash(&self) -> String {

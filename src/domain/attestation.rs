@@ -4,6 +4,7 @@
 //! are the device's own; a group's keys derive one for each registration id. The group's keys
 //! themselves are never a device's.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use k8s_openapi::ByteString;
+
 use super::ids::{IdScope, RegistrationId};
 use super::sas::SasToken;
+use crate::api::v1alpha1::EnrollmentSpec;
 
 /// How long after its expiry a token still counts, so that devices' clocks need not be exact.
 pub const DEFAULT_SKEW: Duration = Duration::from_mins(5);
@@ -160,7 +164,55 @@ impl Claim<'_> {
     }
 }
 
+/// A Secret that does not hold what an Enrollment says. Does not repeat what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("data key {key}: {problem}")]
+pub struct InvalidSecret {
+    /// The data key.
+    pub key: String,
+    /// What is wrong with its value, and what to do.
+    pub problem: String,
+}
+
 impl Attestation {
+    /// Reads the keys that an Enrollment refers to from its Secret's data.
+    pub fn from_secret(
+        spec: &EnrollmentSpec,
+        data: &BTreeMap<String, ByteString>,
+    ) -> Result<Self, InvalidSecret> {
+        let wanted = &spec.attestation.symmetric_key.secret_ref;
+        let read = |key: &str| {
+            let invalid = |problem: String| InvalidSecret {
+                key: key.to_owned(),
+                problem,
+            };
+            let value = data.get(key).ok_or_else(|| {
+                invalid("is missing; put the base64 of 16 to 64 random bytes there".to_owned())
+            })?;
+            let text = std::str::from_utf8(&value.0)
+                .map_err(|_| invalid(InvalidKey::NotBase64.to_string()))?;
+            text.parse::<SymmetricKey>()
+                .map_err(|error| invalid(error.to_string()))
+        };
+        let keys = KeyPair {
+            primary: read(wanted.primary_key())?,
+            secondary: read(wanted.secondary_key())?,
+        };
+        Ok(if spec.individual.is_some() {
+            Self::Individual(keys)
+        } else {
+            Self::Group(keys)
+        })
+    }
+
+    /// The keys of a device as it spells its registration id.
+    pub fn keys_for(&self, id: &RegistrationId) -> DeviceKeys {
+        match self {
+            Self::Individual(keys) => keys.clone(),
+            Self::Group(keys) => derive_pair(keys, id.as_str()),
+        }
+    }
+
     /// Judges a claim. Every key is tried, and each comparison takes constant time.
     pub fn evaluate(&self, claim: &Claim<'_>) -> Verdict {
         if let Err(verdict) = claim.check_terms() {
@@ -190,15 +242,18 @@ impl Attestation {
             Self::Individual(keys) => return vec![keys.clone()],
             Self::Group(keys) => keys,
         };
-        let derived = |spelling: &str| KeyPair {
-            primary: derive_device_key(&group.primary, spelling),
-            secondary: derive_device_key(&group.secondary, spelling),
-        };
-        let mut all = vec![derived(id.as_str())];
+        let mut all = vec![derive_pair(group, id.as_str())];
         if id.as_str() != id.canonical() {
-            all.push(derived(id.canonical()));
+            all.push(derive_pair(group, id.canonical()));
         }
         all
+    }
+}
+
+fn derive_pair(group: &KeyPair, spelling: &str) -> DeviceKeys {
+    KeyPair {
+        primary: derive_device_key(&group.primary, spelling),
+        secondary: derive_device_key(&group.secondary, spelling),
     }
 }
 

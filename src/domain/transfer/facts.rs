@@ -219,7 +219,6 @@ impl Facts<'_> {
 
     /// Only test builds break rules.
     #[cfg(not(feature = "mutants"))]
-    #[allow(clippy::unused_self)]
     pub(super) const fn breaks(&self, _: super::Mutant) -> bool {
         false
     }
