@@ -8,3 +8,4 @@ pub mod clock;
 pub mod domain;
 pub mod registry;
 pub mod wire;
+pub mod hub;
