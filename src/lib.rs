@@ -6,6 +6,7 @@
 pub mod api;
 pub mod clock;
 pub mod domain;
+pub mod hub;
 pub mod registry;
 pub mod wire;
-pub mod hub;
+pub mod wire;

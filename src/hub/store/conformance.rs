@@ -9,11 +9,20 @@ use super::forgetful::ForgetfulDisk;
 use super::{Counts, DurableStore, MemoryStore, Store, Stored, Verdict, Write};
 
 fn stored(revision: u64, enabled: bool, body: &str) -> Stored {
-    Stored { revision, enabled, body: Bytes::copy_from_slice(body.as_bytes()) }
+    Stored {
+        revision,
+        enabled,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
 }
 
 fn write(device_id: &str, replaces: Option<u64>, with: Option<Stored>) -> Write {
-    Write { device_id: device_id.into(), replaces, with, capacity: 1_000 }
+    Write {
+        device_id: device_id.into(),
+        replaces,
+        with,
+        capacity: 1_000,
+    }
 }
 
 async fn commit_one(store: &dyn Store, write: Write) -> Verdict {
@@ -24,8 +33,14 @@ async fn commit_one(store: &dyn Store, write: Write) -> Verdict {
 async fn of_every_store(claim: impl AsyncFn(Arc<dyn Store>)) {
     claim(Arc::new(MemoryStore::new())).await;
     let folder = tempfile::tempdir().unwrap();
-    claim(Arc::new(DurableStore::open(&folder.path().join("hub.redb")).unwrap())).await;
-    claim(Arc::new(DurableStore::over(ForgetfulDisk::default().open()).unwrap())).await;
+    claim(Arc::new(
+        DurableStore::open(&folder.path().join("hub.redb")).unwrap(),
+    ))
+    .await;
+    claim(Arc::new(
+        DurableStore::over(ForgetfulDisk::default().open()).unwrap(),
+    ))
+    .await;
 }
 
 #[tokio::test]
@@ -37,11 +52,23 @@ async fn a_write_on_an_older_read_is_refused() {
         let update = write("press-7", Some(1), Some(stored(2, false, "b")));
         assert_eq!(commit_one(&*store, update.clone()).await, Verdict::Applied);
         assert_eq!(commit_one(&*store, update).await, Verdict::Stale);
-        assert_eq!(store.get("press-7").await.unwrap(), Some(stored(2, false, "b")));
-        assert_eq!(commit_one(&*store, write("press-7", Some(1), None)).await, Verdict::Stale);
-        assert_eq!(commit_one(&*store, write("press-7", Some(2), None)).await, Verdict::Applied);
+        assert_eq!(
+            store.get("press-7").await.unwrap(),
+            Some(stored(2, false, "b"))
+        );
+        assert_eq!(
+            commit_one(&*store, write("press-7", Some(1), None)).await,
+            Verdict::Stale
+        );
+        assert_eq!(
+            commit_one(&*store, write("press-7", Some(2), None)).await,
+            Verdict::Applied
+        );
         assert_eq!(store.get("press-7").await.unwrap(), None);
-        assert_eq!(commit_one(&*store, write("press-7", Some(2), None)).await, Verdict::Stale);
+        assert_eq!(
+            commit_one(&*store, write("press-7", Some(2), None)).await,
+            Verdict::Stale
+        );
     })
     .await;
 }
@@ -58,7 +85,12 @@ async fn each_write_of_a_batch_stands_alone_and_sees_the_ones_before_it() {
             ])
             .await
             .unwrap();
-        let expected = [Verdict::Applied, Verdict::Stale, Verdict::Applied, Verdict::Applied];
+        let expected = [
+            Verdict::Applied,
+            Verdict::Stale,
+            Verdict::Applied,
+            Verdict::Applied,
+        ];
         assert_eq!(verdicts, expected);
         assert_eq!(store.get("a").await.unwrap(), Some(stored(3, true, "3")));
         assert_eq!(store.get("b").await.unwrap(), None);
@@ -78,7 +110,10 @@ async fn a_full_store_refuses_creation_only() {
         assert_eq!(commit_one(&*store, create("b")).await, Verdict::Full);
         let update = room_for_one(write("a", Some(1), Some(stored(2, true, ""))));
         assert_eq!(commit_one(&*store, update).await, Verdict::Applied);
-        assert_eq!(commit_one(&*store, room_for_one(write("a", Some(2), None))).await, Verdict::Applied);
+        assert_eq!(
+            commit_one(&*store, room_for_one(write("a", Some(2), None))).await,
+            Verdict::Applied
+        );
         assert_eq!(commit_one(&*store, create("b")).await, Verdict::Applied);
     })
     .await;
@@ -88,7 +123,10 @@ async fn a_full_store_refuses_creation_only() {
 async fn a_scan_pages_through_every_device_in_order() {
     of_every_store(async |store| {
         let ids = ["A", "a", "a:1", "b", "z"];
-        let batch = ids.iter().rev().map(|id| write(id, None, Some(stored(1, true, id))));
+        let batch = ids
+            .iter()
+            .rev()
+            .map(|id| write(id, None, Some(stored(1, true, id))));
         store.commit(batch.collect()).await.unwrap();
         let mut seen: Vec<Arc<str>> = Vec::new();
         loop {
@@ -134,7 +172,10 @@ async fn reserved_numbers_are_never_given_out_twice() {
         let mut firsts: Vec<u64> = claims.into_iter().map(Result::unwrap).collect();
         firsts.sort_unstable();
         assert!(firsts[0] >= first + 10);
-        assert!(firsts.windows(2).all(|pair| pair[1] >= pair[0] + 3), "{firsts:?}");
+        assert!(
+            firsts.windows(2).all(|pair| pair[1] >= pair[0] + 3),
+            "{firsts:?}"
+        );
     })
     .await;
 }
@@ -145,11 +186,24 @@ async fn of_concurrent_writers_on_one_revision_exactly_one_wins() {
         commit_one(&*store, write("a", None, Some(stored(1, true, "")))).await;
         let rivals = (0..30).map(|rival| {
             let body = rival.to_string();
-            store.commit(vec![write("a", Some(1), Some(stored(rival + 2, true, &body)))])
+            store.commit(vec![write(
+                "a",
+                Some(1),
+                Some(stored(rival + 2, true, &body)),
+            )])
         });
-        let verdicts: Vec<Verdict> =
-            join_all(rivals).await.into_iter().map(|verdicts| verdicts.unwrap()[0]).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count(), 1);
+        let verdicts: Vec<Verdict> = join_all(rivals)
+            .await
+            .into_iter()
+            .map(|verdicts| verdicts.unwrap()[0])
+            .collect();
+        assert_eq!(
+            verdicts
+                .iter()
+                .filter(|verdict| **verdict == Verdict::Applied)
+                .count(),
+            1
+        );
         let winner = store.get("a").await.unwrap().unwrap();
         assert_eq!(winner.body, (winner.revision - 2).to_string().as_bytes());
     })

@@ -19,7 +19,7 @@ use redb::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Counts, Store, StoreError, Stored, Verdict, Write, judge};
+use super::{Counts, Page, Store, StoreError, Stored, Verdict, Write, judge};
 
 /// Most writes in one transaction: bounds how long the first of a group waits for the last.
 const GROUP: usize = 2048;
@@ -58,9 +58,12 @@ struct Done {
 impl DurableStore {
     /// Opens the file, creating it where there is none.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|why| {
-            StoreError::new("open its file", format!("{} ({why})", path.display()))
-        })?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|why| {
+                StoreError::new("open its file", format!("{} ({why})", path.display()))
+            })?;
         Self::over(database)
     }
 
@@ -73,14 +76,25 @@ impl DurableStore {
             .name("hub-store-writer".into())
             .spawn(move || write_groups(&writing, requests))
             .map_err(|why| StoreError::new("start its writer", why))?;
-        Ok(Self { database, queue: Some(queue), writer: Some(writer) })
+        Ok(Self {
+            database,
+            queue: Some(queue),
+            writer: Some(writer),
+        })
     }
 
     async fn ask(&self, writes: Vec<Write>, reserve: u64) -> Result<Done, StoreError> {
         let gone = || StoreError::new("write", "its writer has ended");
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.send(Request { writes, reserve, answer }).await.map_err(|_| gone())?;
+        queue
+            .send(Request {
+                writes,
+                reserve,
+                answer,
+            })
+            .await
+            .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -111,7 +125,7 @@ impl Store for DurableStore {
         &'a self,
         after: Option<&'a str>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Arc<str>, Stored)>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         let (database, after) = (Arc::clone(&self.database), after.map(str::to_owned));
         let read = move || -> Result<_, redb::Error> {
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -143,8 +157,14 @@ impl Store for DurableStore {
         let read = || -> Result<_, redb::Error> {
             let transaction = self.database.begin_read()?;
             let devices = transaction.open_table(DEVICES)?;
-            let enabled = transaction.open_table(META)?.get(ENABLED)?.map_or(0, |row| row.value());
-            Ok(Counts { total: devices.len()?, enabled })
+            let enabled = transaction
+                .open_table(META)?
+                .get(ENABLED)?
+                .map_or(0, |row| row.value());
+            Ok(Counts {
+                total: devices.len()?,
+                enabled,
+            })
         };
         std::future::ready(read().map_err(|why| StoreError::new("count the devices", why))).boxed()
     }
@@ -158,7 +178,11 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
 }
 
 fn decode((revision, enabled, body): (u64, bool, &[u8])) -> Stored {
-    Stored { revision, enabled, body: Bytes::copy_from_slice(body) }
+    Stored {
+        revision,
+        enabled,
+        body: Bytes::copy_from_slice(body),
+    }
 }
 
 fn write_groups(database: &Database, mut requests: mpsc::Receiver<Request>) {
@@ -197,14 +221,22 @@ fn write_group(database: &Database, group: &[Request]) -> Result<Vec<Done>, redb
     {
         let mut devices = transaction.open_table(DEVICES)?;
         let mut meta = transaction.open_table(META)?;
-        let mut counts =
-            Counts { total: devices.len()?, enabled: read_number(&meta, ENABLED)? };
+        let mut counts = Counts {
+            total: devices.len()?,
+            enabled: read_number(&meta, ENABLED)?,
+        };
         let mut reserved = read_number(&meta, RESERVED)?;
         for request in group {
             let first_reserved = reserved + 1;
             reserved += request.reserve;
-            let verdicts = request.writes.iter().map(|write| apply(&mut devices, &mut counts, write));
-            done.push(Done { verdicts: verdicts.collect::<Result<_, _>>()?, first_reserved });
+            let verdicts = request
+                .writes
+                .iter()
+                .map(|write| apply(&mut devices, &mut counts, write));
+            done.push(Done {
+                verdicts: verdicts.collect::<Result<_, _>>()?,
+                first_reserved,
+            });
         }
         meta.insert(ENABLED, counts.enabled)?;
         meta.insert(RESERVED, reserved)?;
@@ -222,10 +254,15 @@ fn apply(
     counts: &mut Counts,
     write: &Write,
 ) -> Result<Verdict, redb::Error> {
-    let now = devices.get(&*write.device_id)?.map(|row| (row.value().0, row.value().1));
+    let now = devices
+        .get(&*write.device_id)?
+        .map(|row| (row.value().0, row.value().1));
     let verdict = judge(now.map(|(revision, _)| revision), counts.total, write);
     if verdict == Verdict::Applied {
-        counts.replace(now.map(|(_, enabled)| enabled), write.with.as_ref().map(|it| it.enabled));
+        counts.replace(
+            now.map(|(_, enabled)| enabled),
+            write.with.as_ref().map(|it| it.enabled),
+        );
         match &write.with {
             Some(it) => devices.insert(&*write.device_id, (it.revision, it.enabled, &*it.body))?,
             None => devices.remove(&*write.device_id)?,

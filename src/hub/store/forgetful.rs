@@ -18,13 +18,19 @@ pub(super) struct ForgetfulDisk(Arc<Mutex<Platter>>);
 
 impl ForgetfulDisk {
     pub(super) fn open(&self) -> Database {
-        Database::builder().create_with_backend(self.clone()).unwrap()
+        Database::builder()
+            .create_with_backend(self.clone())
+            .unwrap()
     }
 
     /// A new disk with what would be left if the power went now.
     pub(super) fn after_power_loss(&self) -> Self {
         let synced = self.0.lock().unwrap().synced.clone();
-        Self(Arc::new(Mutex::new(Platter { written: synced.clone(), synced, syncs: 0 })))
+        Self(Arc::new(Mutex::new(Platter {
+            written: synced.clone(),
+            synced,
+            syncs: 0,
+        })))
     }
 
     fn syncs(&self) -> u64 {
@@ -44,7 +50,11 @@ impl StorageBackend for ForgetfulDisk {
     }
 
     fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.0.lock().unwrap().written.resize(usize::try_from(len).unwrap(), 0);
+        self.0
+            .lock()
+            .unwrap()
+            .written
+            .resize(usize::try_from(len).unwrap(), 0);
         Ok(())
     }
 
@@ -71,20 +81,29 @@ mod tests {
     use super::*;
     use crate::hub::store::{DurableStore, Store, Stored, Verdict, Write};
 
-    fn put(device: usize, replaces: Option<u64>, revision: u64) -> Write {
+    fn put(device: u64, replaces: Option<u64>, revision: u64) -> Write {
         let body = Bytes::from(format!("device {device} at {revision}").repeat(20));
-        let with = Some(Stored { revision, enabled: true, body });
-        Write { device_id: format!("d{device}").into(), replaces, with, capacity: u64::MAX }
+        let with = Some(Stored {
+            revision,
+            enabled: true,
+            body,
+        });
+        Write {
+            device_id: format!("d{device}").into(),
+            replaces,
+            with,
+            capacity: u64::MAX,
+        }
     }
 
     #[tokio::test]
     async fn every_acknowledged_write_survives_the_loss_of_power_at_once() {
         let disk = ForgetfulDisk::default();
         let store = DurableStore::over(disk.open()).unwrap();
-        let mut acknowledged: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut acknowledged: BTreeMap<u64, u64> = BTreeMap::new();
         let mut reserved = 0;
-        for round in 1..=40_u64 {
-            let devices = (0..30).filter(|device| (device + round as usize) % 3 != 0);
+        for round in 1..=40 {
+            let devices = (0..30_u64).filter(|device| !(device + round).is_multiple_of(3));
             let writers = devices.map(|device| {
                 let replaces = acknowledged.get(&device).copied();
                 let commit = store.commit(vec![put(device, replaces, round)]);
@@ -101,10 +120,20 @@ mod tests {
             let survivor = DurableStore::over(disk.after_power_loss().open()).unwrap();
             for (device, revision) in &acknowledged {
                 let found = survivor.get(&format!("d{device}")).await.unwrap().unwrap();
-                assert_eq!(Some(found), put(*device, None, *revision).with, "round {round}");
+                assert_eq!(
+                    Some(found),
+                    put(*device, None, *revision).with,
+                    "round {round}"
+                );
             }
-            assert_eq!(survivor.counts().await.unwrap().total, acknowledged.len() as u64);
-            assert!(survivor.reserve(1).await.unwrap() > reserved, "round {round}");
+            assert_eq!(
+                survivor.counts().await.unwrap().total,
+                acknowledged.len() as u64
+            );
+            assert!(
+                survivor.reserve(1).await.unwrap() > reserved,
+                "round {round}"
+            );
         }
     }
 
@@ -113,7 +142,10 @@ mod tests {
         let disk = ForgetfulDisk::default();
         let database = disk.open();
         disk.write(0, b"scribble").unwrap();
-        assert_ne!(disk.after_power_loss().0.lock().unwrap().written[..8], *b"scribble");
+        assert_ne!(
+            disk.after_power_loss().0.lock().unwrap().written[..8],
+            *b"scribble"
+        );
         drop(database);
     }
 
@@ -127,6 +159,9 @@ mod tests {
             assert_eq!(verdicts.unwrap(), [Verdict::Applied]);
         }
         let syncs = disk.syncs() - before;
-        assert!((1..100).contains(&syncs), "{syncs} syncs for 200 concurrent writers");
+        assert!(
+            (1..100).contains(&syncs),
+            "{syncs} syncs for 200 concurrent writers"
+        );
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
-use super::{Counts, Store, StoreError, Stored, Verdict, Write, judge};
+use super::{Counts, Page, Store, StoreError, Stored, Verdict, Write, judge};
 
 /// Handles cloned from one another see the same devices, so that a test can "restart" a hub.
 #[derive(Clone, Default)]
@@ -45,11 +45,14 @@ impl Store for MemoryStore {
         &'a self,
         after: Option<&'a str>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Arc<str>, Stored)>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Page, StoreError>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.with(|state| {
             let behind = state.devices.range::<str, _>((from, Bound::Unbounded));
-            behind.take(limit).map(|(id, stored)| (Arc::clone(id), stored.clone())).collect()
+            behind
+                .take(limit)
+                .map(|(id, stored)| (Arc::clone(id), stored.clone()))
+                .collect()
         })
     }
 
@@ -76,7 +79,8 @@ impl State {
         let verdict = judge(now.map(|stored| stored.revision), self.counts.total, &write);
         if verdict == Verdict::Applied {
             let before = now.map(|stored| stored.enabled);
-            self.counts.replace(before, write.with.as_ref().map(|stored| stored.enabled));
+            self.counts
+                .replace(before, write.with.as_ref().map(|stored| stored.enabled));
             match write.with {
                 Some(stored) => self.devices.insert(write.device_id, stored),
                 None => self.devices.remove(&write.device_id),

@@ -72,10 +72,16 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    fn new(doing: &'static str, why: impl ToString) -> Self {
-        Self { doing, why: why.to_string() }
+    fn new(doing: &'static str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
+        Self {
+            doing,
+            why: why.into().to_string(),
+        }
     }
 }
+
+/// Devices with their ids, in order.
+pub type Page = Vec<(Arc<str>, Stored)>;
 
 /// A durable sorted map with compare-and-set.
 pub trait Store: Send + Sync + 'static {
@@ -87,7 +93,7 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         after: Option<&'a str>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<(Arc<str>, Stored)>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Page, StoreError>>;
 
     /// Applies each write on its own and answers, in the same order, once all are durable.
     fn commit(&self, batch: Vec<Write>) -> BoxFuture<'_, Result<Vec<Verdict>, StoreError>>;
