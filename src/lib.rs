@@ -9,4 +9,3 @@ pub mod domain;
 pub mod hub;
 pub mod registry;
 pub mod wire;
-pub mod wire;

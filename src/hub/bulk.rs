@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 use super::Hub;
 use super::error::{ErrorCode, Refusal};
 use super::etag::IfMatch;
-use super::identity::{DeviceId, IdentityBody, IdentityWrite};
+use super::identity::{IdentityBody, IdentityWrite};
 use super::operations::TwinMode;
 use super::record::Record;
 use super::twin::TwinWrite;
+use crate::domain::ids::DeviceId;
 
 /// Most entries of one request.
 pub(super) const MAX_ENTRIES: usize = 100;
@@ -132,8 +133,8 @@ impl Entry {
             .identity
             .device_id
             .as_deref()
-            .ok_or_else(|| missing("id"))?
-            .parse()?;
+            .ok_or_else(|| missing("id"))?;
+        let id = id.parse::<DeviceId>()?;
         let tag = |text: Option<&str>, what| match IfMatch::parse(text) {
             IfMatch::Absent => {
                 let message = format!("etag missing: this importMode needs {what}");

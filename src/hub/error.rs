@@ -3,6 +3,7 @@
 //! One [`Refusal`] serves every protocol; how it looks on the wire is for the front ends.
 
 use super::store::StoreError;
+use crate::domain::ids::InvalidId;
 
 /// An error code of the IoT Hub service API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +105,12 @@ impl Refusal {
     pub fn not_found(device_id: impl std::fmt::Display) -> Self {
         let message = format!("device '{device_id}' is not registered at this hub");
         Self::new(ErrorCode::DeviceNotFound, message)
+    }
+}
+
+impl From<InvalidId> for Refusal {
+    fn from(why: InvalidId) -> Self {
+        Self::invalid(why.to_string())
     }
 }
 

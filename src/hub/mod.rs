@@ -25,10 +25,10 @@ pub mod operations;
 mod policy;
 pub mod record;
 pub mod rest;
+mod scope;
 mod serials;
 pub mod store;
 mod time;
-mod token;
 pub mod twin;
 
 use std::sync::Arc;
@@ -36,16 +36,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::clock::Clock;
+use crate::domain::ids::DeviceId;
 use error::{ErrorCode, Refusal};
-use identity::DeviceId;
 use record::Record;
 use rest::Policies;
 use serials::Serials;
 use store::{MemoryStore, Store, Verdict, Write};
 use twin::DesiredChange;
 
-/// Tells the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Fills a buffer with random bytes. They become keys and generation ids: unpredictable, and never
 /// the same for two hubs.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
@@ -60,7 +59,7 @@ pub struct Settings {
     pub host_name: String,
     pub max_devices: u64,
     pub policies: Policies,
-    pub clock: Clock,
+    pub clock: Arc<dyn Clock>,
     pub random: Random,
 }
 
@@ -69,7 +68,7 @@ pub struct Hub {
     host_name: String,
     max_devices: u64,
     policies: ArcSwap<Policies>,
-    clock: Clock,
+    clock: Arc<dyn Clock>,
     random: Random,
     store: Arc<dyn Store>,
     serials: Serials,
@@ -109,7 +108,7 @@ impl Hub {
     pub fn in_memory(
         host_name: impl Into<String>,
         policies: Policies,
-        clock: Clock,
+        clock: Arc<dyn Clock>,
         random: Random,
     ) -> Arc<Self> {
         let max_devices = DEFAULT_MAX_DEVICES;
@@ -134,7 +133,7 @@ impl Hub {
     }
 
     fn now(&self) -> Timestamp {
-        (self.clock)()
+        self.clock.now()
     }
 
     fn random_hex(&self) -> String {
@@ -176,7 +175,7 @@ impl Hub {
                 .map(|record| record.encode(serial))
                 .transpose()?;
             let write = Write {
-                device_id: id.shared(),
+                device_id: Arc::from(id.as_str()),
                 replaces: stored.map(|stored| stored.revision),
                 with,
                 capacity: self.max_devices,

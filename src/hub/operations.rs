@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 
 use super::error::{ErrorCode, Refusal};
 use super::etag::{self, IfMatch};
-use super::identity::{DeviceId, Identity, IdentityWrite};
+use super::identity::{Identity, IdentityWrite};
 use super::record::Record;
 use super::store::Counts;
 use super::twin::{Twin, TwinWrite};
 use super::{Decision, Hub, Moment};
+use crate::domain::ids::DeviceId;
 
 /// How a write treats what the twin holds already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::identity::{Key, SymmetricKeys};
+use crate::domain::attestation::InvalidKey;
 
 /// What a policy allows, as IoT Hub names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -50,11 +51,11 @@ pub enum PoliciesError {
          \"secondaryKey\"}}]}}, but is not at line {line} column {column}"
     )]
     Form { line: usize, column: usize },
-    #[error("policy {name:?}: {key} {why}")]
+    #[error("policy {name:?}: {key}: {why}")]
     Key {
         name: String,
         key: &'static str,
-        why: &'static str,
+        why: InvalidKey,
     },
     #[error("policy {name:?}: {why}")]
     Policy { name: String, why: &'static str },
@@ -154,7 +155,7 @@ mod tests {
             (json!({ "policies": [] }), "0 policies"),
             (
                 json!({ "policies": [policy("a", json!(["ServiceConnect"]), "short")] }),
-                "primaryKey must be",
+                "primaryKey: the key is not base64",
             ),
             (
                 json!({ "policies": [policy("a", json!(["Everything"]), good)] }),

@@ -152,7 +152,7 @@ fn mismatch(kind: &str, member: &str) -> Refusal {
 
 fn read_keys(keys: (Option<String>, Option<String>)) -> Result<Option<SymmetricKeys>, Refusal> {
     let read = |name: &str, text: &str| {
-        Key::parse(text).map_err(|why| Refusal::invalid(format!("symmetricKey.{name} {why}")))
+        Key::parse(text).map_err(|why| Refusal::invalid(format!("symmetricKey.{name}: {why}")))
     };
     match keys {
         (None, None) => Ok(None),
@@ -277,7 +277,7 @@ mod tests {
             ),
             (
                 json!({ "primaryKey": KEY, "secondaryKey": "c2hvcnQ=" }),
-                "symmetricKey.secondaryKey must be base64",
+                "symmetricKey.secondaryKey: the key must have 16 to 64",
             ),
         ] {
             let message = authentication(&json!({ "symmetricKey": keys })).unwrap_err();

@@ -1,60 +1,66 @@
-//! Symmetric keys of devices and policies. They never reach a log: `Debug` prints nothing of them.
+//! Symmetric keys as the hub stores them: the domain's keys, in base64.
 
-use std::fmt;
-
-use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use subtle::ConstantTimeEq;
+
+use crate::domain::attestation::{InvalidKey, SymmetricKey};
+use crate::domain::sas::SasToken;
 
 /// Length of the keys that the hub makes itself.
 const MINTED_BYTES: usize = 32;
 
-/// A key as its base64 text, which is echoed exactly as it came.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Key(String);
+/// One key.
+#[derive(Clone, Debug)]
+pub struct Key(SymmetricKey);
 
-/// The two keys of a device; either one opens the door, so that one can be rotated at a time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The two keys of a device or a policy; either one opens the door, so that one can be rotated at
+/// a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SymmetricKeys {
     pub primary: Key,
     pub secondary: Key,
 }
 
 impl Key {
-    /// Accepts base64 of 16 to 64 bytes.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        match BASE64_STANDARD.decode(text) {
-            Ok(bytes) if (16..=64).contains(&bytes.len()) => Ok(Self(text.to_owned())),
-            _ => Err("must be base64 of 16 to 64 bytes"),
-        }
+    pub fn parse(text: &str) -> Result<Self, InvalidKey> {
+        text.parse().map(Self)
     }
 
-    pub fn mint(random: &dyn Fn(&mut [u8])) -> Self {
+    #[expect(clippy::expect_used, reason = "base64 of 32 bytes is a key")]
+    fn mint(random: &dyn Fn(&mut [u8])) -> Self {
         let mut bytes = [0; MINTED_BYTES];
         random(&mut bytes);
-        Self(BASE64_STANDARD.encode(bytes))
+        Self::parse(&BASE64_STANDARD.encode(bytes)).expect("a key")
     }
 
     /// The base64 text, for those who may see it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether `signature` is this key's HMAC-SHA256 of `text`, in constant time.
-    pub fn has_signed(&self, text: &str, signature: &[u8]) -> bool {
-        let Ok(bytes) = BASE64_STANDARD.decode(&self.0) else {
-            return false;
-        };
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
-        hmac::verify(&key, text.as_bytes(), signature).is_ok()
+    pub fn reveal(&self) -> String {
+        self.0.to_base64().to_string()
     }
 }
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0
+            .to_base64()
+            .as_bytes()
+            .ct_eq(other.0.to_base64().as_bytes())
+            .into()
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_base64())
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 
@@ -66,9 +72,9 @@ impl SymmetricKeys {
         }
     }
 
-    /// Whether either key has signed; both are always tried, so that timing tells neither.
-    pub fn have_signed(&self, text: &str, signature: &[u8]) -> bool {
-        self.primary.has_signed(text, signature) | self.secondary.has_signed(text, signature)
+    /// Whether either key signed the token; both are always tried, so that timing tells neither.
+    pub fn have_signed(&self, token: &SasToken) -> bool {
+        token.is_signed_by(&self.primary.0) | token.is_signed_by(&self.secondary.0)
     }
 }
 
@@ -77,25 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_base64_of_16_to_64_bytes() {
-        for (bytes, fine) in [(15, false), (16, true), (64, true), (65, false)] {
-            assert_eq!(
-                Key::parse(&BASE64_STANDARD.encode(vec![7; bytes])).is_ok(),
-                fine,
-                "{bytes}"
-            );
-        }
-        for text in ["", "not base64!", "MTIzNDU2Nzg5MDEyMzQ1Ng"] {
-            assert!(Key::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn debug_shows_nothing_of_a_key() {
+    fn keys_survive_storage_and_debug_shows_nothing_of_them() {
         let keys = SymmetricKeys::mint(&|bytes| bytes.fill(7));
+        let stored = serde_json::to_string(&keys).unwrap();
         assert_eq!(
-            format!("{keys:?}"),
-            "SymmetricKeys { primary: Key(..), secondary: Key(..) }"
+            serde_json::from_str::<SymmetricKeys>(&stored).unwrap(),
+            keys
         );
+        let text = keys.primary.reveal();
+        assert_eq!(BASE64_STANDARD.decode(&text).unwrap(), [7; 32]);
+        assert!(!format!("{keys:?}").contains(&text[..8]));
     }
 }

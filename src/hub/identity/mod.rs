@@ -3,7 +3,6 @@
 //! Pure: a request body becomes an [`IdentityWrite`] or a refusal; the hub decides when it applies.
 
 mod body;
-mod id;
 mod keys;
 
 use jiff::Timestamp;
@@ -13,7 +12,6 @@ use crate::domain::identity::Mark;
 
 pub(super) use body::IdentityBody;
 pub use body::IdentityWrite;
-pub use id::DeviceId;
 pub use keys::{Key, SymmetricKeys};
 
 /// The identity of one device, as stored.

@@ -13,11 +13,12 @@ use super::Permission::{RegistryRead, RegistryWrite, ServiceConnect};
 use super::admission::Caller;
 use super::request::{Body, Device};
 use super::{reply, view};
+use crate::domain::ids::DeviceId;
 use crate::hub::Hub;
 use crate::hub::bulk::BulkOutcome;
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::etag::{self, IfMatch};
-use crate::hub::identity::{DeviceId, IdentityBody, IdentityWrite};
+use crate::hub::identity::{IdentityBody, IdentityWrite};
 use crate::hub::record::Record;
 use crate::hub::twin::{TwinWrite, limits};
 

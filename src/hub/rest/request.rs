@@ -7,9 +7,9 @@ use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 
 use super::admission::Caller;
+use crate::domain::ids::DeviceId;
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::etag::IfMatch;
-use crate::hub::identity::DeviceId;
 
 /// Largest body, as on IoT Hub.
 const BODY_BYTES: usize = 512 * 1024;
@@ -24,7 +24,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Device {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| Refusal::invalid("the device id in the path is not UTF-8"))?;
-        text.parse().map(Self)
+        Ok(Self(text.parse::<DeviceId>()?))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::hub::etag;
-use crate::hub::identity::{Authentication, Identity, Key};
+use crate::hub::identity::{Authentication, Identity};
 use crate::hub::record::Record;
 use crate::hub::time;
 
@@ -66,8 +66,8 @@ fn authentication(authentication: &Authentication) -> Value {
     json!({
         "type": authentication.name(),
         "symmetricKey": {
-            "primaryKey": keys.map(|keys| Key::reveal(&keys.primary)),
-            "secondaryKey": keys.map(|keys| Key::reveal(&keys.secondary)),
+            "primaryKey": keys.map(|keys| keys.primary.reveal()),
+            "secondaryKey": keys.map(|keys| keys.secondary.reveal()),
         },
         "x509Thumbprint": thumbprints(authentication),
     })

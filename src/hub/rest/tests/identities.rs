@@ -111,7 +111,7 @@ async fn a_full_hub_refuses_devices_and_says_how_many_it_holds() {
             host_name: HOST.into(),
             max_devices: 1,
             policies,
-            clock: Arc::new(|| Timestamp::from_second(NOW).unwrap()),
+            clock: Arc::new(Stopped),
             random: Arc::new(|bytes| bytes.fill(1)),
         },
     );

@@ -8,6 +8,8 @@ mod twins;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request};
 use jiff::Timestamp;
@@ -15,7 +17,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::hub::token::tests::sign;
+use crate::clock::Clock;
+use crate::domain::sas::SasToken;
 
 const HOST: &str = "hub-west.test";
 const NOW: i64 = 1_800_000_000;
@@ -54,13 +57,32 @@ pub(super) fn client() -> Client {
     let hub = Hub::in_memory(
         HOST,
         Policies::parse(&file.to_string()).unwrap(),
-        Arc::new(|| Timestamp::from_second(NOW).unwrap()),
+        Arc::new(Stopped),
         Arc::new(|bytes| bytes.fill(COUNTER.fetch_add(1, Ordering::Relaxed))),
     );
     Client {
         router: router(Arc::clone(&hub)),
         hub,
     }
+}
+
+/// A clock that stands still.
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(NOW).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A token for the resource in exactly this spelling.
+fn sign(resource: &str, key: &str, expiry: i64, policy: Option<&str>) -> String {
+    let expiry = u64::try_from(expiry).unwrap();
+    SasToken::sign_literal(resource, &key.parse().unwrap(), expiry, policy)
 }
 
 fn token(policy: &str) -> String {
