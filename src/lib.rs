@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod domain;
 pub mod hub;
 pub mod registry;
