@@ -1,0 +1,63 @@
+//! Addresses and ports of this machine, and whether it has a container engine.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Result, bail};
+
+/// Ports are taken from here: below the range from which Linux and others give ports to outgoing
+/// connections, so that a port stays free while the process that listened on it is restarted.
+const FIRST: u16 = 12_000;
+const COUNT: u16 = 18_000;
+
+/// The loopback address 127.0.0.`number`. Every hub has its own, because device SDKs always use
+/// the standard ports.
+pub const fn loopback(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, number)
+}
+
+/// A port that nothing listens on at `address`; never the same twice in one process.
+pub fn free_port(address: Ipv4Addr) -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that look for ports at the same time begin in different places.
+    let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT))?;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = FIRST + (start + step) % COUNT;
+        if TcpListener::bind((address, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!(
+        "no free port on {address} between {FIRST} and {}",
+        FIRST + COUNT
+    )
+}
+
+/// Whether a container engine answers. A client alone proves nothing: it may have no engine.
+pub fn container_engine_answers() -> bool {
+    Command::new("docker")
+        .args(["info", "--format", "{{.ServerVersion}}"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_free_ports_differ_and_can_be_listened_on() {
+        let [one, two] = [(); 2].map(|()| free_port(loopback(3)).unwrap());
+        assert_ne!(one, two);
+        let listener = TcpListener::bind((loopback(3), one)).unwrap();
+        assert_eq!(
+            listener.local_addr().unwrap().to_string(),
+            format!("127.0.0.3:{one}")
+        );
+    }
+}
