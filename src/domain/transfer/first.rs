@@ -164,13 +164,16 @@ fn found(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, id: &str, identity: &
         return done(f, enrolled, hub, identity);
     }
     // A device that its operator disabled stays disabled, with the operator's reason.
-    let adopted = Mark::new(f.uid, id)
-        .with_digest(ADOPTED.to_owned())
-        .to_string();
-    let reason = if identity.enabled {
-        Some(adopted)
-    } else {
+    let keeps_reason = !identity.enabled || identity.is_marked_by(f.uid);
+    let adopted = || {
+        Mark::new(f.uid, id)
+            .with_digest(ADOPTED.to_owned())
+            .to_string()
+    };
+    let reason = if keeps_reason {
         identity.reason.clone()
+    } else {
+        Some(adopted())
     };
     let credential = Some(Credential::Keys(keys.clone()));
     Effect::live(

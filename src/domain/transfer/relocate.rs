@@ -50,10 +50,11 @@ pub(super) fn open(f: &Facts<'_>, t: &Transfer) -> Next {
         return Ok(step);
     }
     let Some(copy) = f.twin(&t.to.hub)? else {
-        return Err(Step::Look(Look::Identity(t.to.hub.clone())));
-    };
-    if copy.content.digest() != content.content().digest() {
         return Ok(Effect::live(&t.to.hub, Call::Delete));
+    };
+    let wanted = content.content().digest();
+    if copy.content.digest() != wanted {
+        return Ok(differs(f, t, target, &wanted));
     }
     if let Source::Twin(twin) = &content {
         recheck(f, t, source, twin)?;
@@ -190,6 +191,19 @@ fn create(f: &Facts<'_>, t: &Transfer, source: Option<&Identity>, from: &Source<
         metadata,
     };
     Effect::cached(&t.to.hub, Call::Create(Box::new(new)))
+}
+
+/// The copy is not what the source holds: made anew when the source changed since, given up when
+/// the hub does not keep what it was given.
+fn differs(f: &Facts<'_>, t: &Transfer, target: &Identity, wanted: &str) -> Step {
+    if target.mark().and_then(|mark| mark.digest).as_deref() == Some(wanted) {
+        let message = format!(
+            "{} does not keep the twin it is given; compare the limits and tiers of both hubs",
+            t.to.hub.host_name
+        );
+        return abort(f, t, Reason::TargetRefused, message);
+    }
+    Effect::live(&t.to.hub, Call::Delete)
 }
 
 /// The source must still be fenced, and its twin what was copied, after the copy was read back.
