@@ -1,10 +1,31 @@
 .DEFAULT_GOAL := help
-.PHONY: help crds
+.PHONY: help test crds cluster-up cluster-down kubectl helm prepare
+
+# The test harness as a program; cargo is quick to see that it is built.
+cluster := cargo run --quiet --package rehome-testing --bin cluster --
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: prepare ## Check format and lints and run every test on a real control plane
+	@tests/run
 
 crds: ## Generate crds/ and the chart's copy from the types in src/api
 	cargo build --quiet --bin rehome
 	for directory in crds charts/rehome/files/crds; do \
 	  rm -f $$directory/*.yaml && target/debug/rehome crds --output-dir $$directory || exit 1; done
+
+cluster-up: prepare ## Start a control plane that stays, without containers and without root
+	@$(cluster) up
+
+cluster-down: ## End that control plane, with all that is in it
+	@$(cluster) down
+
+kubectl: ## Run kubectl on it: make kubectl ARGS="get namespaces"
+	@$(cluster) kubectl $(ARGS)
+
+helm: ## Run Helm on it: make helm ARGS="list --all-namespaces"
+	@$(cluster) helm $(ARGS)
+
+prepare:
+	@tests/prepare

@@ -163,6 +163,31 @@ async fn a_kubeconfig_of_a_service_account_works_for_processes() {
 }
 
 #[tokio::test]
+async fn helm_is_the_pinned_version_and_reaches_the_cluster() {
+    let cluster = Cluster::shared().await.unwrap();
+    let helm = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(rehome_testing::tools::helm().unwrap());
+        command
+            .args(arguments)
+            .env("KUBECONFIG", cluster.kubeconfig());
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let pinned = include_str!("../../helm/go.mod");
+    let version = helm(&["version", "--template", "{{.Version}}"]);
+    assert!(
+        pinned.contains(&format!("helm.sh/helm/v4 {version} ")),
+        "{version}"
+    );
+    assert_eq!(helm(&["list", "--short", "--namespace", "default"]), "");
+}
+
+#[tokio::test]
 async fn a_rule_of_a_custom_resource_definition_refuses_with_its_message() {
     let cluster = Cluster::shared().await.unwrap();
     let namespace = cluster.namespace("cel").await.unwrap();

@@ -18,7 +18,10 @@ const SHOWN_LINES: usize = 20;
 
 /// The built program, from the cache or built now.
 pub(super) fn ensure(tool: &Tool) -> Result<PathBuf> {
-    let cache = cache()?;
+    ensure_in(&cache()?, tool)
+}
+
+fn ensure_in(cache: &Path, tool: &Tool) -> Result<PathBuf> {
     let go_mod = std::fs::read_to_string(tool.folder().join("go.mod"))?;
     let version = required(&go_mod, tool.version_of)?;
     let flags = tool.linker_flags(version);
@@ -36,7 +39,7 @@ pub(super) fn ensure(tool: &Tool) -> Result<PathBuf> {
     if !program.is_file() {
         std::fs::create_dir_all(&folder)?;
         let partial = folder.join(format!("{}.partial", tool.name));
-        let go = go::toolchain(&go_mod, &cache)?;
+        let go = go::toolchain(&go_mod, cache)?;
         let name = format!("{} {version} ({})", tool.name, tool.contents);
         run(&mut command(&go, tool, &flags, &partial), &name)?;
         std::fs::rename(&partial, &program)
@@ -182,5 +185,73 @@ impl<'a> Progress<'a> {
         if self.on_terminal {
             eprint!("\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// A module that pins another, as the real ones do, but compiles in no time.
+    fn module(folder: &Path, source: &str) -> Tool {
+        let files = [
+            (
+                "go.mod",
+                "module m\n\ngo 1.21\n\nrequire example.com/pinned v1.2.3\n\n\
+                 replace example.com/pinned => ./pinned\n",
+            ),
+            ("main.go", source),
+            ("pinned/go.mod", "module example.com/pinned\n"),
+            ("pinned/pinned.go", "package pinned\n"),
+        ];
+        std::fs::create_dir(folder.join("pinned")).unwrap();
+        for (name, content) in files {
+            std::fs::write(folder.join(name), content).unwrap();
+        }
+        Tool {
+            name: "tiny",
+            module: folder.to_str().unwrap().to_owned().leak(),
+            package: ".",
+            version_of: "example.com/pinned",
+            contents: "a test",
+            variables: |version| vec![format!("main.version={version}")],
+        }
+    }
+
+    #[test]
+    fn builds_at_the_same_time_make_one_program_that_knows_its_version() {
+        let [folder, cache] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let source = "package main\nimport _ \"example.com/pinned\"\n\
+                      var version string\nfunc main() { print(version) }\n";
+        let tool = module(folder.path(), source);
+        let programs = std::thread::scope(|scope| {
+            let build = || ensure_in(cache.path(), &tool).unwrap();
+            [scope.spawn(build), scope.spawn(build)].map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(programs[0], programs[1]);
+        let output = Command::new(&programs[0]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "v1.2.3");
+        // A third call finds it; a changed source is another program.
+        let inode = || programs[0].metadata().unwrap().ino();
+        let before = inode();
+        ensure_in(cache.path(), &tool).unwrap();
+        assert_eq!(inode(), before);
+        std::fs::write(
+            folder.path().join("main.go"),
+            source.replace("print(", "println("),
+        )
+        .unwrap();
+        assert_ne!(ensure_in(cache.path(), &tool).unwrap(), programs[0]);
+    }
+
+    #[test]
+    fn a_build_that_fails_shows_the_last_lines_of_the_compiler_and_leaves_no_program() {
+        let [folder, cache] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let tool = module(folder.path(), "package main\nfunc main() { missing() }\n");
+        let error = ensure_in(cache.path(), &tool).unwrap_err().to_string();
+        assert!(error.contains("undefined: missing"), "{error}");
+        assert!(ensure_in(cache.path(), &tool).is_err());
     }
 }
