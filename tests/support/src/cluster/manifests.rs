@@ -27,12 +27,33 @@ impl Cluster {
         let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).context("invalid YAML")?;
         let mut applied = Vec::new();
         for document in documents.into_iter().filter(|document| !document.is_null()) {
-            applied.push(self.apply_one(namespace, document).await?);
+            applied.push(self.apply_object(namespace, document).await?);
         }
         Ok(applied)
     }
 
-    async fn apply_one(&self, namespace: &str, document: Value) -> Result<DynamicObject> {
+    /// Applies one object; a namespaced one that names no namespace goes into `namespace`.
+    pub(crate) async fn apply_object(
+        &self,
+        namespace: &str,
+        document: Value,
+    ) -> Result<DynamicObject> {
+        let params = PatchParams::apply("rehome-testing").force();
+        self.patch_object(namespace, document, &params).await
+    }
+
+    /// Has the API server check what applying the object would do, and changes nothing.
+    pub async fn dry_run(&self, object: &Value) -> Result<DynamicObject> {
+        let params = PatchParams::apply("rehome-testing").force().dry_run();
+        self.patch_object("default", object.clone(), &params).await
+    }
+
+    async fn patch_object(
+        &self,
+        namespace: &str,
+        document: Value,
+        params: &PatchParams,
+    ) -> Result<DynamicObject> {
         let types: TypeMeta =
             serde_json::from_value(document.clone()).context("no apiVersion or no kind")?;
         let kind = GroupVersionKind::try_from(&types)?;
@@ -49,8 +70,7 @@ impl Cluster {
                 Api::namespaced_with(self.client.clone(), namespace, &resource)
             }
         };
-        let params = PatchParams::apply("rehome-testing").force();
-        api.patch(&name, &params, &Patch::Apply(document))
+        api.patch(&name, params, &Patch::Apply(document))
             .await
             .with_context(|| format!("cannot apply {} {name}", kind.kind))
     }
