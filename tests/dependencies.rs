@@ -1,7 +1,7 @@
 //! Holds what `deny.toml` asks of the dependencies where a program for it is not installed: one
 //! cryptography provider, and one version of the crates whose types cross our interfaces.
 
-#![expect(clippy::expect_used, reason = "helpers of tests fail like tests")]
+#![cfg(test)]
 
 use std::process::Command;
 

@@ -1,6 +1,8 @@
 //! `crds/` and the chart's copy equal what the types generate.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! The MQTT server session, fed with bytes written by hand: nothing here shares code with the codec
 //! under test.
 
+#![cfg(test)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

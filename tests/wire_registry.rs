@@ -1,6 +1,8 @@
 //! The hub client's requests, byte for byte, and what it concludes from the answers that Azure's
 //! documentation shows.
 
+#![cfg(test)]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

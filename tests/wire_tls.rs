@@ -1,5 +1,7 @@
 //! TLS as devices meet it: real sockets, real handshakes.
 
+#![cfg(test)]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Once};

@@ -1,6 +1,6 @@
 //! Whatever the harness starts, it ends: in order, by a signal, and when it is killed itself.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![cfg(test)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
