@@ -1,5 +1,4 @@
 //! `crds/` and the chart's copy equal what the types generate.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #![cfg(test)]
 
