@@ -18,18 +18,23 @@
 //! `GET /statistics/devices` also tells `maxDeviceCount`.
 
 mod bulk;
+pub mod device;
 pub mod error;
 pub mod etag;
 pub mod identity;
 pub mod operations;
 mod policy;
+mod query;
 pub mod record;
 pub mod rest;
 mod scope;
 mod serials;
+mod serve;
+mod sessions;
 pub mod store;
 mod time;
 pub mod twin;
+mod view;
 
 use std::sync::Arc;
 
@@ -42,6 +47,8 @@ use error::{ErrorCode, Refusal};
 use record::Record;
 use rest::Policies;
 use serials::Serials;
+pub use serve::{Options, RunError, run};
+use sessions::Sessions;
 use store::{MemoryStore, Store, Verdict, Write};
 use twin::DesiredChange;
 
@@ -72,6 +79,7 @@ pub struct Hub {
     random: Random,
     store: Arc<dyn Store>,
     serials: Serials,
+    sessions: Arc<Sessions>,
 }
 
 /// When a write happens, and the number that makes it unique.
@@ -86,7 +94,6 @@ struct Decision<T> {
     /// `None` removes the device.
     record: Option<Record>,
     /// What the device has to be told.
-    #[expect(dead_code, reason = "the device side comes next")]
     desired: Option<DesiredChange>,
     answer: T,
 }
@@ -101,6 +108,7 @@ impl Hub {
             random: settings.random,
             store,
             serials: Serials::default(),
+            sessions: Arc::default(),
         })
     }
 
@@ -180,7 +188,10 @@ impl Hub {
                 with,
                 capacity: self.max_devices,
             };
-            match self.store.commit(vec![write]).await?.first() {
+            let verdict = self
+                .commit(write, decision.record, decision.desired)
+                .await?;
+            match verdict {
                 Some(Verdict::Applied) => return Ok(decision.answer),
                 Some(Verdict::Stale) => {}
                 Some(Verdict::Full) => {
@@ -193,5 +204,28 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Commits a write and tells the device's connection of it, both or neither even if the caller
+    /// goes away: a connection counts on hearing of every version.
+    async fn commit(
+        &self,
+        write: Write,
+        record: Option<Record>,
+        desired: Option<DesiredChange>,
+    ) -> Result<Option<Verdict>, Refusal> {
+        let (store, sessions) = (Arc::clone(&self.store), Arc::clone(&self.sessions));
+        let committed = tokio::spawn(async move {
+            let id = Arc::clone(&write.device_id);
+            let verdict = store.commit(vec![write]).await?.first().copied();
+            if verdict == Some(Verdict::Applied) {
+                sessions.written(&id, record.as_ref(), desired);
+            }
+            Ok(verdict)
+        });
+        committed.await.unwrap_or_else(|_| {
+            let message = "the hub is shutting down; the write may have happened";
+            Err(Refusal::new(ErrorCode::ServiceUnavailable, message))
+        })
     }
 }

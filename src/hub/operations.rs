@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::device::Subscriptions;
 use super::error::{ErrorCode, Refusal};
 use super::etag::{self, IfMatch};
 use super::identity::{Identity, IdentityWrite};
@@ -58,6 +59,7 @@ impl Hub {
                 written: moment.now,
                 identity: self.identity(identity.clone(), None, moment),
                 twin: Twin::new(twin.clone(), moment.serial, moment.now)?,
+                subscriptions: Subscriptions::default(),
             };
             Ok(Decision {
                 record: Some(record.clone()),
@@ -82,6 +84,7 @@ impl Hub {
                 written: moment.now,
                 identity: self.identity(identity.clone(), Some(&before.identity), moment),
                 twin: before.twin.clone(),
+                subscriptions: before.subscriptions,
             };
             Ok(Decision {
                 record: Some(record.clone()),
@@ -143,12 +146,14 @@ impl Hub {
     }
 
     /// Merges what a device reports of itself and returns the new version. `generation_id` is
-    /// that of the identity under which the device connected.
+    /// that of the identity under which the device connected; `expected`, where the device names
+    /// one, the version that it believes to write upon.
     pub async fn report(
         &self,
         id: &DeviceId,
         generation_id: &str,
         patch: &Map<String, Value>,
+        expected: Option<u64>,
     ) -> Result<u64, Refusal> {
         self.change(id, |before, Moment { now, .. }| {
             let same = before.filter(|before| before.identity.generation_id == generation_id);
@@ -158,12 +163,37 @@ impl Hub {
                 let message = format!("device '{id}' is disabled");
                 return Err(Refusal::new(ErrorCode::DeviceDisabled, message));
             }
+            if expected.is_some_and(|expected| expected != record.twin.reported.version) {
+                let message = "the reported properties are not at the version named";
+                return Err(Refusal::new(ErrorCode::PreconditionFailed, message));
+            }
             let version = record.twin.report(patch, now)?;
             record.written = now;
             Ok(Decision {
                 record: Some(record),
                 desired: None,
                 answer: version,
+            })
+        })
+        .await
+    }
+
+    /// Stores what a device of this generation is subscribed to.
+    pub(super) async fn keep_subscriptions(
+        &self,
+        id: &DeviceId,
+        generation_id: &str,
+        subscriptions: Subscriptions,
+    ) -> Result<(), Refusal> {
+        self.change(id, |before, Moment { now, .. }| {
+            let same = before.filter(|before| before.identity.generation_id == generation_id);
+            let mut record = same.cloned().ok_or_else(|| Refusal::not_found(id))?;
+            record.subscriptions = subscriptions;
+            record.written = now;
+            Ok(Decision {
+                record: Some(record),
+                desired: None,
+                answer: (),
             })
         })
         .await

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::device::Subscriptions;
 use super::error::{ErrorCode, Refusal};
 use super::identity::Identity;
 use super::store::Stored;
@@ -18,6 +19,9 @@ pub struct Record {
     pub written: Timestamp,
     pub identity: Identity,
     pub twin: Twin,
+    /// Of a device whose MQTT session is to outlive its connection.
+    #[serde(default)]
+    pub subscriptions: Subscriptions,
 }
 
 impl Record {

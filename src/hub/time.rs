@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 /// What IoT Hub shows where something never happened.
-pub(super) const NEVER: &str = "0001-01-01T00:00:00Z";
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// For example `2026-11-23T06:20:33.1234567Z`.
 pub(super) fn format(at: Timestamp) -> String {

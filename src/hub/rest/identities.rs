@@ -11,16 +11,16 @@ use serde_json::{Map, Value, json};
 
 use super::Permission::{RegistryRead, RegistryWrite, ServiceConnect};
 use super::admission::Caller;
+use super::reply;
 use super::request::{Body, Device};
-use super::{reply, view};
 use crate::domain::ids::DeviceId;
-use crate::hub::Hub;
 use crate::hub::bulk::BulkOutcome;
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::etag::{self, IfMatch};
 use crate::hub::identity::{IdentityBody, IdentityWrite};
 use crate::hub::record::Record;
 use crate::hub::twin::{TwinWrite, limits};
+use crate::hub::{Hub, view};
 
 /// Most devices that a list returns, and how many where the request says nothing usable.
 const MAX_LISTED: usize = 1000;
@@ -31,7 +31,7 @@ pub(super) async fn read(
     Device(id): Device,
 ) -> Result<Response, Refusal> {
     caller.may(RegistryRead)?;
-    Ok(show(&id, &*hub.device(&id).await?))
+    Ok(show(&hub, &id, &*hub.device(&id).await?))
 }
 
 pub(super) async fn write(
@@ -57,7 +57,7 @@ pub(super) async fn write(
     } else {
         hub.update(&id, identity, &if_match).await?
     };
-    Ok(show(&id, &record))
+    Ok(show(&hub, &id, &record))
 }
 
 pub(super) async fn remove(
@@ -96,7 +96,7 @@ pub(super) async fn list(
     Ok(Json(
         devices
             .iter()
-            .map(|(id, record)| view::identity(id, record))
+            .map(|(id, record)| view::identity(&hub, id, record))
             .collect(),
     ))
 }
@@ -162,10 +162,10 @@ pub(super) async fn purge_commands(
     ))
 }
 
-fn show(id: &DeviceId, record: &Record) -> Response {
+fn show(hub: &Hub, id: &DeviceId, record: &Record) -> Response {
     reply::tagged(
         &etag::of_identity(record.identity.serial),
-        &view::identity(id.as_str(), record),
+        &view::identity(hub, id.as_str(), record),
     )
 }
 

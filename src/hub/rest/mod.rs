@@ -5,13 +5,13 @@
 
 mod admission;
 mod identities;
+mod query;
 mod reply;
 mod request;
 mod statistics;
 #[cfg(test)]
 mod tests;
 mod twins;
-mod view;
 
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
             "/devices/{id}",
             get(identities::read)
                 .put(identities::write)
+                .post(query::run)
                 .delete(identities::remove),
         )
         .route("/devices/{id}/modules", get(identities::modules))
@@ -43,6 +44,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
             get(twins::read).patch(twins::patch).put(twins::replace),
         )
         .route("/statistics/devices", get(statistics::devices))
+        .route("/statistics/devices/{id}", get(statistics::device))
         .route("/statistics/service", get(statistics::service))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -1,4 +1,4 @@
-//! `/statistics/devices` and `/statistics/service`.
+//! `/statistics/devices`, `/statistics/devices/{id}` and `/statistics/service`.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Permission::RegistryRead;
 use super::admission::Caller;
+use super::request::Device;
 use crate::hub::Hub;
 use crate::hub::error::Refusal;
 
@@ -26,9 +27,27 @@ pub(super) async fn devices(
 }
 
 pub(super) async fn service(
-    State(_hub): State<Arc<Hub>>,
+    State(hub): State<Arc<Hub>>,
     caller: Caller,
 ) -> Result<Json<Value>, Refusal> {
     caller.may(RegistryRead)?;
-    Ok(Json(json!({ "connectedDeviceCount": 0 })))
+    Ok(Json(json!({
+        "connectedDeviceCount": hub.sessions.connected(),
+        "telemetryMessageCount": hub.sessions.telemetry(),
+    })))
+}
+
+pub(super) async fn device(
+    State(hub): State<Arc<Hub>>,
+    caller: Caller,
+    Device(id): Device,
+) -> Result<Json<Value>, Refusal> {
+    caller.may(RegistryRead)?;
+    hub.device(&id).await?;
+    let presence = hub.sessions.presence(id.as_str());
+    Ok(Json(json!({
+        "deviceId": id.as_str(),
+        "telemetryMessageCount": presence.telemetry,
+        "lastTelemetry": String::from_utf8_lossy(&presence.sample),
+    })))
 }

@@ -7,15 +7,15 @@ use axum::response::Response;
 
 use super::Permission::ServiceConnect;
 use super::admission::Caller;
+use super::reply;
 use super::request::{Body, Device};
-use super::{reply, view};
 use crate::domain::ids::DeviceId;
-use crate::hub::Hub;
 use crate::hub::error::Refusal;
 use crate::hub::etag::{self, IfMatch};
 use crate::hub::operations::TwinMode;
 use crate::hub::record::Record;
 use crate::hub::twin::{TwinWrite, parse_object};
+use crate::hub::{Hub, view};
 
 pub(super) async fn read(
     State(hub): State<Arc<Hub>>,
@@ -23,7 +23,7 @@ pub(super) async fn read(
     Device(id): Device,
 ) -> Result<Response, Refusal> {
     caller.may(ServiceConnect)?;
-    Ok(show(&id, &*hub.device(&id).await?))
+    Ok(show(&hub, &id, &*hub.device(&id).await?))
 }
 
 pub(super) async fn patch(
@@ -56,12 +56,16 @@ async fn write(
 ) -> Result<Response, Refusal> {
     caller.may(ServiceConnect)?;
     let write = TwinWrite::from_body(&parse_object(body)?)?;
-    Ok(show(id, &hub.write_twin(id, write, mode, if_match).await?))
+    Ok(show(
+        hub,
+        id,
+        &hub.write_twin(id, write, mode, if_match).await?,
+    ))
 }
 
-fn show(id: &DeviceId, record: &Record) -> Response {
+fn show(hub: &Hub, id: &DeviceId, record: &Record) -> Response {
     reply::tagged(
         &etag::of_twin(record.twin.serial),
-        &view::twin(id.as_str(), record),
+        &view::twin(hub, id.as_str(), record),
     )
 }

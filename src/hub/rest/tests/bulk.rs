@@ -25,7 +25,7 @@ async fn a_bulk_create_carries_the_whole_twin_to_another_hub() {
     let report = json!({ "nonce": "x", "big": 4_503_599_627_370_495_i64, "one": 1.0 });
     source
         .hub
-        .report(&id, &generation, report.as_object().unwrap())
+        .report(&id, &generation, report.as_object().unwrap(), None)
         .await
         .unwrap();
     let twin = source.get("/twins/press-7").await;

@@ -129,7 +129,7 @@ async fn a_full_hub_refuses_devices_and_says_how_many_it_holds() {
     assert_eq!(client.get("/statistics/devices").await, expected);
     assert_eq!(
         client.get("/statistics/service").await,
-        json!({ "connectedDeviceCount": 0 })
+        json!({ "connectedDeviceCount": 0, "telemetryMessageCount": 0 })
     );
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod bulk;
 mod identities;
+mod query;
 mod twins;
 
 use std::sync::Arc;

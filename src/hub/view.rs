@@ -2,30 +2,34 @@
 
 use serde_json::{Value, json};
 
-use crate::hub::etag;
-use crate::hub::identity::{Authentication, Identity};
-use crate::hub::record::Record;
-use crate::hub::time;
+use super::Hub;
+use super::etag;
+use super::identity::{Authentication, Identity};
+use super::record::Record;
+use super::sessions::Presence;
+use super::time;
 
-pub(super) fn identity(id: &str, record: &Record) -> Value {
+pub(super) fn identity(hub: &Hub, id: &str, record: &Record) -> Value {
+    let presence = hub.sessions.presence(id);
     let identity = &record.identity;
     json!({
         "deviceId": id,
         "generationId": identity.generation_id,
         "etag": etag::of_identity(identity.serial),
-        "connectionState": "Disconnected",
-        "connectionStateUpdatedTime": time::NEVER,
+        "connectionState": connection_state(&presence),
+        "connectionStateUpdatedTime": time::format_or_never(presence.changed),
         "status": status(identity),
         "statusReason": identity.status_reason,
         "statusUpdatedTime": time::format_or_never(identity.status_updated),
-        "lastActivityTime": time::NEVER,
+        "lastActivityTime": time::format_or_never(presence.last_activity),
         "cloudToDeviceMessageCount": 0,
         "authentication": authentication(&identity.authentication),
         "capabilities": { "iotEdge": identity.iot_edge },
     })
 }
 
-pub(super) fn twin(id: &str, record: &Record) -> Value {
+pub(super) fn twin(hub: &Hub, id: &str, record: &Record) -> Value {
+    let presence = hub.sessions.presence(id);
     let Record { identity, twin, .. } = record;
     json!({
         "deviceId": id,
@@ -36,8 +40,8 @@ pub(super) fn twin(id: &str, record: &Record) -> Value {
         "status": status(identity),
         "statusReason": identity.status_reason,
         "statusUpdateTime": time::format_or_never(identity.status_updated),
-        "connectionState": "Disconnected",
-        "lastActivityTime": time::NEVER,
+        "connectionState": connection_state(&presence),
+        "lastActivityTime": time::format_or_never(presence.last_activity),
         "cloudToDeviceMessageCount": 0,
         "authenticationType": identity.authentication.name(),
         "x509Thumbprint": thumbprints(&identity.authentication),
@@ -50,11 +54,19 @@ pub(super) fn twin(id: &str, record: &Record) -> Value {
     })
 }
 
-const fn status(identity: &Identity) -> &'static str {
+pub(super) const fn status(identity: &Identity) -> &'static str {
     if identity.enabled {
         "enabled"
     } else {
         "disabled"
+    }
+}
+
+fn connection_state(presence: &Presence) -> &'static str {
+    if presence.connected {
+        "Connected"
+    } else {
+        "Disconnected"
     }
 }
 

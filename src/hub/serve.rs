@@ -1,0 +1,287 @@
+//! `rehome hub`: the hub with sockets, files and signals.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::policy::{Policies, PoliciesError};
+use super::store::{DurableStore, StoreError};
+use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, rest};
+use crate::clock::Clock;
+use crate::wire::tls::{
+    AcceptLimits, Acceptor, CertificateError, Certificates, Stream, server_config,
+};
+
+/// How often certificate and policies are looked at for changes.
+const REFRESH: Duration = Duration::from_secs(10);
+/// From the start of a request to the end of its headers; also how long a connection may idle.
+const HEADERS_WITHIN: Duration = Duration::from_mins(2);
+const HEADER_BYTES: usize = 32 * 1024;
+/// How long connections have to end when the hub is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Serve a self-hosted IoT hub: identities and twins over HTTPS, devices over MQTT.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Name under which devices and services reach this hub; its certificate must carry it.
+    #[arg(long, env = "REHOME_HUB_HOST_NAME")]
+    host_name: String,
+    /// File that holds the devices; created where it does not exist.
+    #[arg(long, env = "REHOME_HUB_STORE")]
+    store: PathBuf,
+    /// PEM file with the server certificate and its chain; read again when it changes.
+    #[arg(long, env = "REHOME_HUB_TLS_CERT")]
+    tls_cert: PathBuf,
+    /// PEM file with the private key of the server certificate.
+    #[arg(long, env = "REHOME_HUB_TLS_KEY")]
+    tls_key: PathBuf,
+    /// JSON file with the shared access policies; read again when it changes.
+    #[arg(long, env = "REHOME_HUB_POLICIES")]
+    policies: PathBuf,
+    /// Address of the service API (clients use port 443).
+    #[arg(
+        long,
+        env = "REHOME_HUB_HTTPS_ADDRESS",
+        default_value = "0.0.0.0:10443"
+    )]
+    https_address: SocketAddr,
+    /// Address for devices (they use port 8883).
+    #[arg(long, env = "REHOME_HUB_MQTT_ADDRESS", default_value = "0.0.0.0:8883")]
+    mqtt_address: SocketAddr,
+    /// How many devices the hub takes.
+    #[arg(long, env = "REHOME_HUB_MAX_DEVICES", default_value_t = DEFAULT_MAX_DEVICES)]
+    max_devices: u64,
+}
+
+/// Why the hub could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the hub's store cannot be used")]
+    Store(#[from] StoreError),
+    #[error("the server certificate cannot be used")]
+    Certificate(#[from] CertificateError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("the policies file {0} cannot be read")]
+    PoliciesFile(PathBuf, #[source] std::io::Error),
+    #[error("the policies file {0} cannot be used")]
+    Policies(PathBuf, #[source] PoliciesError),
+    #[error("{0} cannot be listened on for {1}")]
+    Listen(SocketAddr, &'static str, #[source] std::io::Error),
+    #[error("signals cannot be received")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Serves until the process is told to stop (SIGTERM or SIGINT), then lets connections end.
+pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError> {
+    let policies = PoliciesFile::read(options.policies)?;
+    let settings = Settings {
+        host_name: options.host_name,
+        max_devices: options.max_devices,
+        policies: policies.parse()?,
+        clock,
+        random: Arc::new(fill_random),
+    };
+    let certificates = Certificates::load(&options.tls_cert, &options.tls_key)?;
+    let https = server_config(certificates.clone(), &["http/1.1"])?;
+    let mqtt = server_config(certificates.clone(), &[])?;
+    let https_listener = listen(options.https_address, "the service API").await?;
+    let mqtt_listener = listen(options.mqtt_address, "devices").await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+
+    // Before it says that it listens: a store that another process holds must stop the start.
+    let hub = Hub::new(Arc::new(DurableStore::open(&options.store)?), settings);
+    tracing::info!(
+        host_name = hub.host_name(),
+        https = %options.https_address,
+        mqtt = %options.mqtt_address,
+        "the hub serves"
+    );
+    let mut services = Services::new(hub.clone());
+    services.serve_rest(https_listener, https);
+    services.serve_devices(mqtt_listener, mqtt);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = certificates.keep_fresh(REFRESH) => {}
+        () = policies.keep_fresh(&hub) => {}
+    }
+    tracing::info!("the hub stops");
+    services.stop().await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|why| RunError::Listen(address, whom, why))
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a hub that cannot make unguessable keys must not go on"
+)]
+fn fill_random(buffer: &mut [u8]) {
+    aws_lc_rs::rand::fill(buffer).expect("the system gives randomness");
+}
+
+/// The listeners and every connection that came in by them.
+struct Services {
+    hub: Arc<Hub>,
+    /// Becomes true when the hub stops.
+    stopping: watch::Sender<bool>,
+    /// Each connection holds a clone; all have ended when the receiver sees the end.
+    alive: mpsc::Sender<()>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Services {
+    fn new(hub: Arc<Hub>) -> Self {
+        let (alive, ended) = mpsc::channel(1);
+        Self {
+            hub,
+            stopping: watch::Sender::new(false),
+            alive,
+            ended,
+        }
+    }
+
+    fn serve_rest(&mut self, listener: TcpListener, tls: Arc<ServerConfig>) {
+        let router = rest::router(self.hub.clone());
+        self.accept(listener, tls, move |stream, stopping| {
+            serve_http(stream, router.clone(), stopping)
+        });
+    }
+
+    fn serve_devices(&mut self, listener: TcpListener, tls: Arc<ServerConfig>) {
+        let hub = self.hub.clone();
+        self.accept(listener, tls, move |stream, _| {
+            device::serve(hub.clone(), stream)
+        });
+    }
+
+    fn accept<F, S>(&mut self, listener: TcpListener, tls: Arc<ServerConfig>, serve: F)
+    where
+        F: Fn(Stream, watch::Receiver<bool>) -> S + Clone + Send + Sync + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let (alive, stopping) = (self.alive.clone(), self.stopping.subscribe());
+        let stop = stopped(stopping.clone());
+        let serve = move |accepted: crate::wire::tls::Accepted| {
+            let (alive, served) = (alive.clone(), serve(accepted.stream, stopping.clone()));
+            async move {
+                served.await;
+                drop(alive);
+            }
+        };
+        tokio::spawn(Acceptor::new(AcceptLimits::default()).run(listener, tls, serve, stop));
+    }
+
+    async fn stop(self) {
+        let Self {
+            hub,
+            stopping,
+            alive,
+            mut ended,
+        } = self;
+        drop(alive);
+        stopping.send_replace(true);
+        hub.sessions.close_all();
+        if tokio::time::timeout(GRACE, ended.recv()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that whoever could say it is gone: stop as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn serve_http(stream: Stream, router: Router, stopping: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        () = stopped(stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "an HTTPS connection ended early");
+    }
+}
+
+/// The policies file, as last read.
+struct PoliciesFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl PoliciesFile {
+    fn read(path: PathBuf) -> Result<Self, RunError> {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(why) => Err(RunError::PoliciesFile(path, why)),
+        }
+    }
+
+    fn parse(&self) -> Result<Policies, RunError> {
+        Policies::parse(&self.text).map_err(|why| RunError::Policies(self.path.clone(), why))
+    }
+
+    /// Takes over every usable change of the file, for ever.
+    async fn keep_fresh(mut self, hub: &Hub) {
+        loop {
+            tokio::time::sleep(REFRESH).await;
+            let path = self.path.clone();
+            let Ok(read) = tokio::task::spawn_blocking(|| Self::read(path)).await else {
+                continue;
+            };
+            let next = match read {
+                Ok(next) if next.text == self.text => continue,
+                Ok(next) => next,
+                Err(why) => {
+                    tracing::warn!("{}; the policies in use stay", describe(&why));
+                    continue;
+                }
+            };
+            match next.parse() {
+                Ok(policies) => {
+                    hub.set_policies(policies);
+                    tracing::info!(file = %next.path.display(), "shared access policies reloaded");
+                }
+                Err(why) => tracing::warn!("{}; the policies in use stay", describe(&why)),
+            }
+            self = next;
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+fn describe(why: &dyn std::error::Error) -> String {
+    let mut text = why.to_string();
+    let mut source = why.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
