@@ -9,4 +9,5 @@ pub mod cluster;
 pub mod domain;
 pub mod hub;
 pub mod registry;
+pub mod telemetry;
 pub mod wire;

@@ -1,14 +1,26 @@
 //! `rehome`: arguments, wiring, exit codes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use rehome::api::crds;
+use rehome::clock::SystemClock;
+use rehome::hub;
+use rehome::telemetry::Logging;
 
 /// Device provisioning and reprovisioning for Kubernetes.
 #[derive(Parser)]
 #[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    logging: Logging,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
 enum Command {
     /// Print the three `CustomResourceDefinition`s.
     Crds {
@@ -16,11 +28,17 @@ enum Command {
         #[arg(long)]
         output_dir: Option<PathBuf>,
     },
+    Hub(hub::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { logging, command } = Arguments::parse();
+    logging.start()?;
+    let clock = Arc::new(SystemClock::start());
+    match command {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
+        Command::Hub(options) => Ok(hub::run(options, clock).await?),
     }
 }
 

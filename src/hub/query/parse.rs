@@ -7,7 +7,7 @@ use crate::hub::error::Refusal;
 
 /// A query understood.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Query {
+pub(in crate::hub) struct Query {
     pub(super) selection: Selection,
     pub(super) condition: Option<Condition>,
 }
@@ -65,7 +65,7 @@ const DEPTH: usize = 50;
 const COLUMNS: usize = 50;
 
 impl Query {
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(in crate::hub) fn parse(text: &str) -> Result<Self, Refusal> {
         let tokens = tokens(text)?;
         let mut parser = Parser {
             rest: &tokens,

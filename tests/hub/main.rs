@@ -1,0 +1,9 @@
+//! The self-hosted hub as a process: its service API over HTTPS, devices over MQTT and TLS, and
+//! what is left of it after SIGKILL. Nothing here runs in the hub's own process.
+
+#![cfg(test)]
+
+mod device;
+mod durability;
+mod mqtt;
+mod process;

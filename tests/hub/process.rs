@@ -1,0 +1,188 @@
+//! A real `rehome hub`, and a service's way to speak to it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rehome::domain::sas::SasToken;
+use rehome_testing::{Authority, Process, free_port, scratch};
+use reqwest::{Certificate, Client, Method, Response};
+use serde_json::{Value, json};
+
+pub(crate) const HOST: &str = "hub-west.test";
+const POLICY_KEY: &str = "cHJpbWFyeS1rZXktMDEyMw==";
+pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// A hub that can be stopped, killed and started again over the same files.
+pub(crate) struct HubProcess {
+    folder: PathBuf,
+    pub(crate) authority: String,
+    https: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
+    process: Option<Process>,
+}
+
+/// Speaks the service API with all permissions.
+#[derive(Clone)]
+pub(crate) struct Service {
+    client: Client,
+}
+
+pub(crate) fn unix_now() -> u64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tokens for a process with the real clock"
+    )]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl HubProcess {
+    pub(crate) async fn start() -> Self {
+        let folder = scratch("hub").unwrap();
+        let authority = Authority::new("Test Root").unwrap();
+        let issued = authority.issue(&[HOST]).unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
+        write("tls.crt", issued.cert_pem.clone());
+        write("tls.key", issued.key_pem.clone());
+        let all = [
+            "RegistryRead",
+            "RegistryWrite",
+            "ServiceConnect",
+            "DeviceConnect",
+        ];
+        let owner = json!({ "name": "iothubowner", "permissions": all,
+                            "primaryKey": POLICY_KEY, "secondaryKey": POLICY_KEY });
+        write("policies.json", json!({ "policies": [owner] }).to_string());
+        let address =
+            || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST).unwrap()));
+        let mut hub = Self {
+            folder,
+            authority: authority.cert_pem(),
+            https: address(),
+            mqtt: address(),
+            process: None,
+        };
+        hub.restart().await;
+        hub
+    }
+
+    /// Starts the hub over the files of the one before it, which must have ended.
+    pub(crate) async fn restart(&mut self) {
+        let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
+        let (store, cert, key) = (path("devices.redb"), path("tls.crt"), path("tls.key"));
+        let (policies, https, mqtt) = (
+            path("policies.json"),
+            self.https.to_string(),
+            self.mqtt.to_string(),
+        );
+        let arguments = [
+            "hub",
+            "--host-name",
+            HOST,
+            "--store",
+            &store,
+            "--tls-cert",
+            &cert,
+            "--tls-key",
+            &key,
+            "--policies",
+            &policies,
+            "--https-address",
+            &https,
+            "--mqtt-address",
+            &mqtt,
+        ];
+        let binary = env!("CARGO_BIN_EXE_rehome");
+        let environment: [(&str, &str); 0] = [];
+        let log = self.folder.join("hub.log");
+        let mut process = Process::spawn("hub", binary, arguments, environment, log).unwrap();
+        process
+            .wait_for_line("the hub serves", START_WITHIN)
+            .await
+            .unwrap();
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().unwrap().kill().unwrap();
+    }
+
+    /// SIGTERM; returns whether it ended well.
+    pub(crate) async fn terminate(&mut self) -> bool {
+        let mut process = self.process.take().unwrap();
+        process.terminate(START_WITHIN).await.unwrap().success()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("hub.log")).unwrap()
+    }
+
+    pub(crate) fn store(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn service(&self) -> Service {
+        // The product installs no default; an error means that another test did.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let root = Certificate::from_pem(self.authority.as_bytes()).unwrap();
+        let client = Client::builder()
+            .tls_certs_only([root])
+            .resolve(HOST, self.https)
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        Service { client }
+    }
+
+    pub(crate) fn service_url(&self, path: &str) -> String {
+        format!("https://{HOST}:{}{path}", self.https.port())
+    }
+}
+
+impl Service {
+    /// Like "PUT /devices/a"; the error is one of the connection.
+    pub(crate) async fn call(
+        &self,
+        hub: &HubProcess,
+        call: &str,
+        body: &Value,
+    ) -> reqwest::Result<Response> {
+        self.call_url(call, &hub.service_url(""), body).await
+    }
+
+    /// As [`Service::call`], for callers that outlive the borrow of the hub.
+    pub(crate) async fn call_url(
+        &self,
+        call: &str,
+        base: &str,
+        body: &Value,
+    ) -> reqwest::Result<Response> {
+        let (method, path) = call.split_once(' ').unwrap();
+        let key = POLICY_KEY.parse().unwrap();
+        let token = SasToken::sign(HOST, &key, unix_now() + 600, Some("iothubowner"));
+        self.client
+            .request(
+                method.parse::<Method>().unwrap(),
+                format!("{base}{path}?api-version=2021-04-12"),
+            )
+            .header("Authorization", token)
+            .header("If-Match", "\"*\"")
+            .json(body)
+            .send()
+            .await
+    }
+
+    /// A call that must succeed.
+    pub(crate) async fn done(&self, hub: &HubProcess, call: &str, body: &Value) -> Value {
+        let response = self.call(hub, call, body).await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert!(status.is_success(), "{call}: {status} {text}");
+        if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap()
+        }
+    }
+}
