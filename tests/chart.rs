@@ -278,7 +278,8 @@ async fn the_gateway_may_read_no_secret_by_the_chart() {
 
 #[tokio::test]
 async fn a_certificate_that_the_chart_made_stays_over_upgrades() {
-    let cluster = Cluster::shared().await.unwrap();
+    // On the shared one other tests apply what is cluster-wide, which Helm then refuses to take over.
+    let cluster = Cluster::private().await.unwrap();
     let namespace = cluster.namespace("upgrade").await.unwrap();
     let rendered = async || -> Value {
         let chart = chart_directory().display().to_string();

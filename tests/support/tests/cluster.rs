@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
-use kube::api::{DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams, WatchParams};
 use kube::{Api, Client, ResourceExt};
 use rehome_testing::{Cluster, expect, expect_ok};
 
@@ -291,6 +291,17 @@ async fn the_audit_log_counts_exactly() {
     assert!(matches!(create, Err(kube::Error::Api(status)) if status.is_already_exists()));
     let requests = audit.since(mark).unwrap().by(&reader.user);
     assert_eq!(requests.len(), 43, "{requests}");
+    let mark = audit.mark().unwrap();
+    let _watch = maps.watch(&WatchParams::default(), "0").await.unwrap();
+    // It counts when it begins.
+    assert_eq!(
+        audit
+            .since(mark)
+            .unwrap()
+            .by(&reader.user)
+            .count("watch", "configmaps"),
+        1
+    );
     assert_eq!(requests.writes().len(), 42);
     assert_eq!(requests.0.last().unwrap().code, 409);
     assert_eq!(requests.in_namespace(namespace.name()).len(), 43);
