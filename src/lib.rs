@@ -6,8 +6,10 @@
 pub mod api;
 pub mod clock;
 pub mod cluster;
+pub mod controller;
 pub mod domain;
 pub mod hub;
+pub mod random;
 pub mod registry;
 pub mod telemetry;
 pub mod wire;

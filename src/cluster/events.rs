@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
+use kube::runtime::events::EventType;
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 
@@ -31,15 +32,6 @@ pub struct Events {
     clock: Arc<dyn Clock>,
     instance: Arc<str>,
     sequence: Arc<AtomicU64>,
-}
-
-/// Whether a person should act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// For the record.
-    Normal,
-    /// The note says what to do.
-    Warning,
 }
 
 impl Events {
@@ -69,28 +61,31 @@ impl Events {
         (events, writer)
     }
 
-    /// Publishes an event about `object`; `action` is what the controller was doing.
+    /// Publishes an event about `object`: a `Warning` when a person should act, and the note says
+    /// how.
     pub fn publish<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
-        severity: Severity,
+        type_: EventType,
         reason: Reason,
-        action: &str,
         note: &str,
     ) {
-        let regarding = object.object_ref(&());
-        let event = self.event(regarding, severity, reason, action, note);
+        let event = self.event(object.object_ref(&()), type_, reason, note);
         if self.queue.try_send(event).is_err() {
             tracing::warn!(%reason, "too many events wait to be written; one is dropped");
         }
     }
 
+    /// Warns that something of a device may be left at a hub.
+    pub fn warn_left_behind<K: Resource<DynamicType = ()>>(&self, object: &K, note: &str) {
+        self.publish(object, EventType::Warning, Reason::LeftBehind, note);
+    }
+
     fn event(
         &self,
         regarding: ObjectReference,
-        severity: Severity,
+        type_: EventType,
         reason: Reason,
-        action: &str,
         note: &str,
     ) -> Event {
         let now = self.clock.now();
@@ -106,12 +101,12 @@ impl Events {
             },
             event_time: Some(MicroTime(now)),
             reason: Some(reason.as_str().to_owned()),
-            action: Some(action.to_owned()),
+            action: Some("Reconcile".to_owned()),
             note: Some(note.chars().take(LONGEST_NOTE / 4).collect()),
             type_: Some(
-                match severity {
-                    Severity::Normal => "Normal",
-                    Severity::Warning => "Warning",
+                match type_ {
+                    EventType::Normal => "Normal",
+                    EventType::Warning => "Warning",
                 }
                 .to_owned(),
             ),

@@ -26,26 +26,14 @@ pub enum Scope {
     Namespaces(Vec<String>),
 }
 
-/// What is watched: kinds that live in namespaces.
+/// What can be watched.
 pub trait Watched:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + DeserializeOwned
-    + Debug
-    + Send
-    + Sync
-    + 'static
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
 }
 
 impl<K> Watched for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
 {
 }
 
@@ -59,7 +47,11 @@ impl Scope {
         }
     }
 
-    fn parts<K: Watched>(&self, client: &Client) -> Vec<(Option<String>, Api<K>)> {
+    /// The APIs that together cover the scope, each with its namespace.
+    pub fn apis<K>(&self, client: &Client) -> Vec<(Option<String>, Api<K>)>
+    where
+        K: Watched + Resource<Scope = NamespaceResourceScope>,
+    {
         match self {
             Self::Cluster => vec![(None, Api::all(client.clone()))],
             Self::Namespaces(names) => names
@@ -70,17 +62,15 @@ impl Scope {
     }
 }
 
-/// Watches a kind. Yields `Init`, every object as `InitApply` and `InitDone` once, and only
+/// Watches a kind through the APIs that cover it. Yields `Init`, every object as `InitApply` and `InitDone` once, and only
 /// `Apply` and `Delete` after that; `store` must be the one that these events are written to.
 ///
 /// Failing watches are retried with a backoff for ever and logged; nothing is lost meanwhile.
 pub fn watch<K: Watched>(
-    client: &Client,
-    scope: &Scope,
+    parts: Vec<(Option<String>, Api<K>)>,
     config: &Config,
     store: Store<K>,
 ) -> BoxStream<'static, Event<K>> {
-    let parts = scope.parts::<K>(client);
     let merge = Merge::new(parts.iter().map(|(name, _)| name.clone()).collect(), store);
     let streams = parts.into_iter().enumerate().map(|(part, (_, api))| {
         start(api, config.clone().streaming_lists())

@@ -136,6 +136,12 @@ reasons! {
     SecretInvalid,
     /// A Secret serves an `IoTHub` and may not serve attestation too.
     SecretIsHubCredential,
+    /// Hub: the connection cannot be set up as the spec says.
+    ConnectionInvalid,
+    /// Something of the device may be left at a hub.
+    LeftBehind,
+    /// The label selector of the hubs cannot be read.
+    SelectorInvalid,
     /// Another individual Enrollment for the registration id is older.
     Conflict,
     /// A hub named by the Enrollment does not exist.
