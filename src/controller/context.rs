@@ -13,7 +13,7 @@ use super::counters::Counters;
 use super::directory::Directory;
 use super::hub_clients::{HubClients, TransportFactory};
 use super::index::Index;
-use super::memory::{Backoff, HomeChecks, Written};
+use super::memory::{Backoff, Departed, HomeChecks, Written};
 use super::metrics::Metrics;
 use super::probes::Probes;
 use super::triggers::Triggers;
@@ -80,6 +80,8 @@ pub struct Context {
     pub backoff: Backoff,
     /// Registrations whose home should be looked at.
     pub home_checks: HomeChecks,
+    /// Registrations that were deleted since this process began.
+    pub departed: Departed,
     /// Our own writes that the watch has not shown yet.
     pub written: Written,
     /// Wakes controllers.
@@ -137,6 +139,7 @@ impl Context {
             counters: Counters::default(),
             backoff: Backoff::new(random.clone()),
             home_checks: HomeChecks::default(),
+            departed: Departed::default(),
             written: Written::default(),
             triggers,
             synced: watch::Sender::new(0),

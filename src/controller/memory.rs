@@ -74,6 +74,31 @@ impl HomeChecks {
     }
 }
 
+/// Registrations that were deleted while this process watched.
+pub struct Departed {
+    uids: moka::sync::Cache<String, ()>,
+}
+
+impl Default for Departed {
+    fn default() -> Self {
+        Self {
+            uids: moka::sync::Cache::new(REMEMBERED),
+        }
+    }
+}
+
+impl Departed {
+    /// Notes a registration that is gone.
+    pub fn note(&self, uid: String) {
+        self.uids.insert(uid, ());
+    }
+
+    /// Whether that registration was ours and is gone.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.uids.contains_key(uid)
+    }
+}
+
 /// Which versions of registrations we wrote ourselves, so that a pass does not start from an older
 /// one that the watch still shows.
 #[derive(Debug, Default)]

@@ -6,7 +6,9 @@
 pub mod context;
 mod counters;
 mod directory;
+pub mod enrollment;
 mod entry;
+pub mod gateway_access;
 pub mod hub;
 pub mod hub_clients;
 pub mod index;
@@ -14,5 +16,6 @@ pub mod memory;
 mod metrics;
 mod probes;
 mod status;
+pub mod sweep;
 pub mod triggers;
 mod watches;

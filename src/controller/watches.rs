@@ -315,6 +315,7 @@ fn registration_changed(ctx: &Context, change: &Change<DeviceRegistration>) {
         ctx.written.forget(&uid);
         ctx.home_checks.done(&uid);
         ctx.backoff.forget(&uid);
+        ctx.departed.note(uid);
     }
     let Some(new) = &change.new else { return };
     ctx.index.apply(new);

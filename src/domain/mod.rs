@@ -12,6 +12,7 @@ pub mod policy;
 pub mod sas;
 pub mod transfer;
 pub mod twin;
+pub mod twin_limits;
 
 /// Lower-case hex digits of `bytes`.
 fn hex(bytes: &[u8]) -> String {

@@ -4,6 +4,7 @@
 
 use super::store::StoreError;
 use crate::domain::ids::InvalidId;
+use crate::domain::twin_limits::InvalidTwin;
 
 /// An error code of the IoT Hub service API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +112,12 @@ impl Refusal {
 impl From<InvalidId> for Refusal {
     fn from(why: InvalidId) -> Self {
         Self::invalid(why.to_string())
+    }
+}
+
+impl From<InvalidTwin> for Refusal {
+    fn from(why: InvalidTwin) -> Self {
+        Self::invalid(why.0)
     }
 }
 

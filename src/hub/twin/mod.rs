@@ -3,7 +3,7 @@
 //! Pure: a write goes in, the new twin or a refusal comes out. Whether the device may be written
 //! to at all (the fence, preconditions) is decided by the caller.
 
-pub mod limits;
+pub use crate::domain::twin_limits as limits;
 mod section;
 
 use jiff::Timestamp;
@@ -227,7 +227,8 @@ impl Twin {
             before(|it| &it.reported.values),
             reported,
             properties,
-        )
+        )?;
+        Ok(())
     }
 }
 

@@ -5,9 +5,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::hub::error::Refusal;
-
+/// Most bytes of tags.
 pub const TAGS_BYTES: usize = 8 * 1024;
+/// Most bytes of desired, and of reported.
 pub const PROPERTIES_BYTES: usize = 32 * 1024;
 const KEY_BYTES: usize = 1024;
 const STRING_BYTES: usize = 4096;
@@ -15,12 +15,17 @@ const STRING_BYTES: usize = 4096;
 const DEPTH: usize = 10;
 const INTEGERS: std::ops::RangeInclusive<i64> = -(1 << 52)..=(1 << 52) - 1;
 
+/// What breaks the rules, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidTwin(pub String);
+
 /// Checks every key and value; `section` names the place in messages ("tags").
-pub fn check(section: &str, values: &Map<String, Value>) -> Result<(), Refusal> {
+pub fn check(section: &str, values: &Map<String, Value>) -> Result<(), InvalidTwin> {
     check_object(section, values, 0)
 }
 
-fn check_object(path: &str, object: &Map<String, Value>, depth: usize) -> Result<(), Refusal> {
+fn check_object(path: &str, object: &Map<String, Value>, depth: usize) -> Result<(), InvalidTwin> {
     for (key, value) in object {
         check_key(path, key)?;
         check_value(&format!("{path}.{key}"), value, depth, true)?;
@@ -28,14 +33,14 @@ fn check_object(path: &str, object: &Map<String, Value>, depth: usize) -> Result
     Ok(())
 }
 
-fn check_key(path: &str, key: &str) -> Result<(), Refusal> {
+fn check_key(path: &str, key: &str) -> Result<(), InvalidTwin> {
     if key.is_empty() {
-        return Err(Refusal::invalid(format!("{path} has a key that is empty")));
+        return Err(InvalidTwin(format!("{path} has a key that is empty")));
     }
     if key.len() > KEY_BYTES {
         let start: String = key.chars().take(32).collect();
         let message = format!("the key '{start}…' in {path} is longer than {KEY_BYTES} bytes");
-        return Err(Refusal::invalid(message));
+        return Err(InvalidTwin(message));
     }
     if key
         .chars()
@@ -44,29 +49,34 @@ fn check_key(path: &str, key: &str) -> Result<(), Refusal> {
         let message = format!(
             "the key {key:?} in {path} holds a control character, '.', '$', '#' or a space"
         );
-        return Err(Refusal::invalid(message));
+        return Err(InvalidTwin(message));
     }
     Ok(())
 }
 
-fn check_value(path: &str, value: &Value, depth: usize, null_deletes: bool) -> Result<(), Refusal> {
+fn check_value(
+    path: &str,
+    value: &Value,
+    depth: usize,
+    null_deletes: bool,
+) -> Result<(), InvalidTwin> {
     match value {
         Value::Null if null_deletes => Ok(()),
-        Value::Null => Err(Refusal::invalid(format!("{path} is null inside an array"))),
+        Value::Null => Err(InvalidTwin(format!("{path} is null inside an array"))),
         Value::Number(number) => match number.as_i64() {
             Some(integer) if INTEGERS.contains(&integer) => Ok(()),
             None if number.is_f64() => Ok(()),
-            _ => Err(Refusal::invalid(format!(
+            _ => Err(InvalidTwin(format!(
                 "{path} is an integer outside {}…{}",
                 INTEGERS.start(),
                 INTEGERS.end()
             ))),
         },
-        Value::String(text) if text.len() > STRING_BYTES => Err(Refusal::invalid(format!(
+        Value::String(text) if text.len() > STRING_BYTES => Err(InvalidTwin(format!(
             "{path} is a string longer than {STRING_BYTES} bytes"
         ))),
         Value::Bool(_) | Value::String(_) => Ok(()),
-        Value::Array(_) | Value::Object(_) if depth == DEPTH => Err(Refusal::invalid(format!(
+        Value::Array(_) | Value::Object(_) if depth == DEPTH => Err(InvalidTwin(format!(
             "{path} is nested deeper than {DEPTH} levels"
         ))),
         Value::Array(items) => items
@@ -86,10 +96,10 @@ pub fn check_growth(
     before: usize,
     after: &Map<String, Value>,
     limit: usize,
-) -> Result<(), Refusal> {
+) -> Result<(), InvalidTwin> {
     let size = size(after);
     if size > limit && size > before {
-        return Err(Refusal::invalid(format!(
+        return Err(InvalidTwin(format!(
             "{section} would take {size} bytes, and the limit is {limit}"
         )));
     }
@@ -123,7 +133,7 @@ fn text_size(text: &str) -> usize {
 }
 
 /// Refuses integers too long for a machine word, which a JSON parser would silently round.
-pub fn check_integers_fit(json: &[u8]) -> Result<(), Refusal> {
+pub fn check_integers_fit(json: &[u8]) -> Result<(), InvalidTwin> {
     let (mut in_string, mut escaped) = (false, false);
     let mut digits = 0_usize;
     for (at, byte) in json.iter().enumerate() {
@@ -142,7 +152,7 @@ pub fn check_integers_fit(json: &[u8]) -> Result<(), Refusal> {
             Some(b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')
         );
         if !in_string && ends && (17..usize::MAX / 2).contains(&digits) {
-            return Err(Refusal::invalid(format!(
+            return Err(InvalidTwin(format!(
                 "an integer of {digits} digits is outside {}…{}",
                 INTEGERS.start(),
                 INTEGERS.end()
@@ -163,7 +173,7 @@ mod tests {
     }
 
     fn verdict(values: &Value) -> Result<(), String> {
-        check("tags", values.as_object().unwrap()).map_err(|refusal| refusal.message)
+        check("tags", values.as_object().unwrap()).map_err(|invalid| invalid.0)
     }
 
     #[test]

@@ -1,0 +1,316 @@
+//! `Enrollment`: can devices register with it, and how many have?
+//!
+//! Validates what only other objects can tell, counts, and deletes the registrations of an
+//! Enrollment that says so. Moves no device: an edit takes effect at a device's next request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Preconditions};
+use kube::core::{PartialObjectMeta, Selector};
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource as _, ResourceExt as _};
+use tracing::instrument;
+
+use super::context::Context;
+use super::index::Evaluation;
+use super::status::{Error, Verdict};
+use crate::api::v1alpha1::{
+    ATTESTATION_LABEL, ConditionType, DeletionPolicy, DeviceRegistration, Enrollment,
+    EnrollmentStatus, Reason, settle,
+};
+use crate::cluster::apply::{Class, apply_status, bounded};
+use crate::cluster::finalizer;
+use crate::domain::allocation::Pool;
+use crate::domain::attestation::Attestation;
+use crate::domain::twin_limits::{self, InvalidTwin};
+
+/// Registrations that one pass deletes.
+const BATCH: usize = 64;
+/// Between passes over an Enrollment whose registrations are going.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks at one Enrollment.
+#[instrument(skip_all, fields(enrollment = %enrollment.name_any(), namespace = enrollment.namespace()))]
+pub async fn reconcile(enrollment: Arc<Enrollment>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let namespace = enrollment.namespace().unwrap_or_default();
+    let name = enrollment.name_any();
+    let api: Api<Enrollment> = Api::namespaced(ctx.client.clone(), &namespace);
+    let deletes = enrollment.spec.deletion_policy == Some(DeletionPolicy::Delete);
+    if enrollment.meta().deletion_timestamp.is_some() {
+        if deletes && delete_registrations(&enrollment, &ctx, &namespace).await? {
+            return Ok(Action::requeue(AGAIN));
+        }
+        let released = finalizer::remove(&api, &*enrollment).await;
+        released.map_err(|error| Error::new("removing the finalizer", &name, error))?;
+        return Ok(Action::await_change());
+    }
+    if deletes != finalizer::is_set(&*enrollment) {
+        let written = if deletes {
+            finalizer::add(&api, &*enrollment).await
+        } else {
+            finalizer::remove(&api, &*enrollment).await
+        };
+        written.map_err(|error| Error::new("writing the finalizer", &name, error))?;
+        return Ok(Action::await_change());
+    }
+    let verdict = match problem(&enrollment, &ctx, &namespace).await? {
+        Some(problem) => problem,
+        None => Verdict::yes(Reason::Settled, "devices can register"),
+    };
+    evaluate(&enrollment, &ctx, &namespace);
+    report(&api, &enrollment, &ctx, &verdict).await?;
+    Ok(Action::await_change())
+}
+
+/// Deletes some of the registrations; `false` when none is left.
+async fn delete_registrations(
+    enrollment: &Enrollment,
+    ctx: &Context,
+    namespace: &str,
+) -> Result<bool, Error> {
+    let api: Api<DeviceRegistration> = Api::namespaced(ctx.client.clone(), namespace);
+    let members = ctx.index.members(&enrollment.uid().unwrap_or_default());
+    let stored = |object: &ObjectRef<DeviceRegistration>| ctx.stores.registrations.get(object);
+    let is_kept =
+        |registration: &Arc<DeviceRegistration>| registration.meta().deletion_timestamp.is_none();
+    for registration in members
+        .iter()
+        .filter_map(stored)
+        .filter(is_kept)
+        .take(BATCH)
+    {
+        // Only this very object: a device may have registered again elsewhere meanwhile.
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: registration.uid(),
+                resource_version: registration.resource_version(),
+            }),
+            ..DeleteParams::default()
+        };
+        let name = registration.name_any();
+        match bounded(api.delete(&name, &params)).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.class(), Class::Gone | Class::Conflict) => {}
+            Err(error) => return Err(Error::new("deleting the registration", &name, error)),
+        }
+    }
+    Ok(!members.is_empty())
+}
+
+/// The first thing that keeps devices from registering or being placed.
+async fn problem(
+    enrollment: &Enrollment,
+    ctx: &Context,
+    namespace: &str,
+) -> Result<Option<Verdict>, Error> {
+    if let Some(problem) = conflict(enrollment, ctx) {
+        return Ok(Some(problem));
+    }
+    if let Some(problem) = keys(enrollment, ctx, namespace).await? {
+        return Ok(Some(problem));
+    }
+    Ok(hubs(enrollment, ctx, namespace).or_else(|| initial_twin(enrollment)))
+}
+
+/// Of two individual Enrollments for one registration id the older counts.
+fn conflict(enrollment: &Enrollment, ctx: &Context) -> Option<Verdict> {
+    let claimants = ctx.directory.claimants_of_id(enrollment);
+    let first = claimants.first()?;
+    (enrollment.uid().as_ref() != Some(&first.uid)).then(|| {
+        let name = &first.name.1;
+        Verdict::no(
+            Reason::Conflict,
+            format!(
+                "Enrollment {name} is older and for the same registration id (case does not \
+                 count); it decides, and this one is ignored: delete one of them"
+            ),
+        )
+    })
+}
+
+async fn keys(
+    enrollment: &Enrollment,
+    ctx: &Context,
+    namespace: &str,
+) -> Result<Option<Verdict>, Error> {
+    let name = &enrollment.spec.attestation.symmetric_key.secret_ref.name;
+    let hubs = ctx.directory.hubs_of_secret(namespace, name);
+    if let Some(hub) = hubs.first() {
+        let message = format!(
+            "Secret {name} holds the credentials of IoTHub {hub}; use another Secret for the \
+             devices' keys, because the gateway may read it"
+        );
+        return Ok(Some(Verdict::no(Reason::SecretIsHubCredential, message)));
+    }
+    let Some(secret) = ctx.secret(namespace, name) else {
+        return unlabelled(enrollment, ctx, namespace, name).await.map(Some);
+    };
+    let nothing = std::collections::BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&nothing);
+    let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
+    Ok(match Attestation::from_secret(&enrollment.spec, data) {
+        Err(error) => Some(Verdict::no(
+            Reason::SecretInvalid,
+            format!("Secret {name}: {error}"),
+        )),
+        Ok(Attestation::Individual(keys) | Attestation::Group(keys))
+            if keys.primary.to_base64() == keys.secondary.to_base64() =>
+        {
+            let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
+            let message = format!(
+                "Secret {name}: {primary} and {secondary} are the same key; two different ones \
+                 allow rotation without an interruption"
+            );
+            Some(Verdict::no(Reason::SecretInvalid, message))
+        }
+        Ok(_) => None,
+    })
+}
+
+/// The watch shows labelled Secrets only: this one has no label, or is not there.
+async fn unlabelled(
+    enrollment: &Enrollment,
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Verdict, Error> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(ctx.client.clone(), namespace);
+    let found = bounded(api.get_metadata_opt(name)).await;
+    let found =
+        found.map_err(|error| Error::new("reading the Secret", &enrollment.name_any(), error))?;
+    Ok(match found {
+        Some(_) => Verdict::no(
+            Reason::SecretNotLabelled,
+            format!(
+                "Secret {name} is not labelled {ATTESTATION_LABEL}=true; label it to let the \
+                 gateway read it"
+            ),
+        ),
+        None => {
+            let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
+            let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
+            Verdict::no(
+                Reason::SecretMissing,
+                format!(
+                    "Secret {name} does not exist; create it with the keys {primary} and \
+                     {secondary} (base64 of 16 to 64 random bytes each) and the label \
+                     {ATTESTATION_LABEL}=true"
+                ),
+            )
+        }
+    })
+}
+
+fn hubs(enrollment: &Enrollment, ctx: &Context, namespace: &str) -> Option<Verdict> {
+    let allocation = enrollment.spec.allocation.as_ref()?;
+    if let Some(Err(error)) = allocation.hub_selector.clone().map(Selector::try_from) {
+        let message = format!("allocation.hubSelector cannot be read: {error}");
+        return Some(Verdict::no(Reason::SelectorInvalid, message));
+    }
+    let named = allocation.hubs.iter().flatten();
+    let missing: Vec<_> = named
+        .filter(|name| ctx.hub(namespace, name).is_none())
+        .collect();
+    let first = missing.first()?;
+    let others = match missing.len() - 1 {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    let message = format!(
+        "IoTHub {first}{others} in allocation.hubs does not exist in this namespace; create it or \
+         take it off the list"
+    );
+    Some(Verdict::no(Reason::HubNotFound, message))
+}
+
+fn initial_twin(enrollment: &Enrollment) -> Option<Verdict> {
+    let twin = enrollment.spec.initial_twin.as_ref()?;
+    let tags = twin.tags.as_ref().map(|tags| {
+        twin_limits::check("tags", tags)?;
+        twin_limits::check_growth("tags", 0, tags, twin_limits::TAGS_BYTES)
+    });
+    let desired = twin
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.desired.as_ref());
+    let desired = desired.map(|desired| {
+        let section = "properties.desired";
+        twin_limits::check(section, desired)?;
+        twin_limits::check_growth(section, 0, desired, twin_limits::PROPERTIES_BYTES)
+    });
+    let broken = tags.into_iter().chain(desired).find_map(Result::err);
+    broken.map(|InvalidTwin(why)| {
+        let message = format!("no hub takes this initialTwin: {why}");
+        Verdict::no(Reason::InitialTwinInvalid, message)
+    })
+}
+
+/// Which registrations would move at their next request. Hubs that blink change nothing here: a
+/// hub counts as able to take devices unless its spec says otherwise.
+fn evaluate(enrollment: &Enrollment, ctx: &Context, namespace: &str) {
+    let hubs = ctx.hubs(namespace);
+    let allocation = enrollment.spec.allocation.as_ref();
+    let mut pool = Pool::of(allocation, hubs.iter().map(AsRef::as_ref));
+    for member in &mut pool.members {
+        let hub = hubs
+            .iter()
+            .find(|hub| hub.uid().as_ref() == Some(&member.hub.uid));
+        member.available = hub
+            .is_some_and(|hub| !hub.spec.is_cordoned() && hub.meta().deletion_timestamp.is_none());
+    }
+    let evaluation = Evaluation {
+        pool,
+        policy: enrollment.spec.reprovision_policy,
+    };
+    ctx.index
+        .evaluate(&enrollment.uid().unwrap_or_default(), evaluation);
+}
+
+/// Writes the status if it says something new.
+async fn report(
+    api: &Api<Enrollment>,
+    enrollment: &Enrollment,
+    ctx: &Context,
+    ready: &Verdict,
+) -> Result<(), Error> {
+    let old = enrollment.status.clone().unwrap_or_default();
+    let uid = enrollment.uid().unwrap_or_default();
+    let generation = enrollment.meta().generation;
+    let (registrations, hubs) = ctx.counters.enrollment(ctx, &uid);
+    let mut status = EnrollmentStatus {
+        observed_generation: generation,
+        registrations: Some(registrations),
+        hubs,
+        conditions: old.conditions.clone(),
+    };
+    let condition = ready.condition(ConditionType::Ready, generation, ctx.clock.now());
+    let before = old
+        .conditions
+        .iter()
+        .find(|known| known.type_ == condition.type_);
+    let is_news = before.is_none_or(|before| {
+        (&before.status, &before.reason) != (&condition.status, &condition.reason)
+    });
+    settle(&mut status.conditions, condition);
+    if status == old {
+        return Ok(());
+    }
+    let seen = enrollment.resource_version().unwrap_or_default();
+    let name = enrollment.name_any();
+    let written = apply_status(api, &name, &seen, &status).await;
+    written.map_err(|error| Error::new("writing the status", &name, error))?;
+    if is_news {
+        ctx.metrics.decided(ready.reason);
+        // A new Enrollment that is fine is no news.
+        if ready.holds != Some(true) {
+            tracing::warn!(reason = %ready.reason, "{}", ready.message);
+            ctx.events
+                .publish(enrollment, EventType::Warning, ready.reason, &ready.message);
+        }
+    }
+    Ok(())
+}
