@@ -36,6 +36,9 @@ pub enum ApplyError {
     /// The API server or the way to it failed.
     #[error("the API server did not accept it")]
     Api(#[source] Box<KubeError>),
+    /// Another object has the name now.
+    #[error("the object was deleted and its name taken by another")]
+    Replaced,
     /// No answer in time; the write may have happened.
     #[error("the API server did not answer within {} s", WRITE_BUDGET.as_secs())]
     Timeout,
@@ -46,6 +49,7 @@ impl ApplyError {
     pub fn class(&self) -> Class {
         match self {
             Self::Api(error) => class_of(error),
+            Self::Replaced => Class::Gone,
             Self::Timeout => Class::Transient,
         }
     }

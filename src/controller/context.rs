@@ -16,6 +16,7 @@ use super::index::Index;
 use super::memory::{Backoff, Departed, HomeChecks, Written};
 use super::metrics::Metrics;
 use super::probes::Probes;
+use super::registration::Ledger;
 use super::triggers::Triggers;
 use super::watches::{Watches, Writers};
 use crate::api::v1alpha1::{DeviceRegistration, Enrollment, HubRef, IoTHub};
@@ -84,6 +85,11 @@ pub struct Context {
     pub departed: Departed,
     /// Our own writes that the watch has not shown yet.
     pub written: Written,
+    /// Calls to hubs whose fate is not known.
+    pub ledger: Ledger,
+    /// A rule that is broken on purpose.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::domain::transfer::Mutant>,
     /// Wakes controllers.
     pub triggers: Triggers,
     call_timeout: Duration,
@@ -141,6 +147,9 @@ impl Context {
             home_checks: HomeChecks::default(),
             departed: Departed::default(),
             written: Written::default(),
+            ledger: Ledger::default(),
+            #[cfg(feature = "mutants")]
+            mutant: None,
             triggers,
             synced: watch::Sender::new(0),
             call_timeout,

@@ -15,6 +15,7 @@ pub mod index;
 pub mod memory;
 mod metrics;
 mod probes;
+pub mod registration;
 mod status;
 pub mod sweep;
 pub mod triggers;

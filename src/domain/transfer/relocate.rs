@@ -347,10 +347,38 @@ pub(super) fn committed(f: &Facts<'_>, t: &Transfer) -> Next {
     match f.reach(&t.from.hub)? {
         Err(_) => Ok(close(f, t, Some(target), true)),
         Ok(Some(source)) if source.generation_id == t.from.generation_id => {
-            Ok(Effect::cached(&t.from.hub, Call::Delete))
+            Ok(match catch_up(f, t)? {
+                Some(copy) => copy,
+                None => Effect::cached(&t.from.hub, Call::Delete),
+            })
         }
         Ok(_) => Ok(close(f, t, Some(target), false)),
     }
+}
+
+/// Hubs that accept twin writes while an identity is fenced may hold tags and desired properties
+/// that were written after the copy was made: they are copied before the source goes.
+fn catch_up(f: &Facts<'_>, t: &Transfer) -> Next<Option<Step>> {
+    let fences = f.hub(&t.from.hub.uid).is_none_or(|known| known.fences);
+    if fences || t.data == TransferData::Initial {
+        return Ok(None);
+    }
+    let (Some(source), Some(target)) = (f.twin(&t.from.hub)?, f.twin(&t.to.hub)?) else {
+        return Ok(None);
+    };
+    let unchanged = t
+        .source_twin
+        .as_ref()
+        .is_none_or(|copied| copied.etag == source.etag);
+    let (new, old) = (&source.content, &target.content);
+    if unchanged || (new.tags == old.tags && new.desired == old.desired) {
+        return Ok(None);
+    }
+    let call = Call::WriteTwin {
+        tags: new.tags.clone(),
+        desired: new.desired.clone(),
+    };
+    Ok(Some(Effect::cached(&t.to.hub, call)))
 }
 
 /// The move is over: the device lives at the target.

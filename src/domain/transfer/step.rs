@@ -1,6 +1,7 @@
 //! What a decision can ask for.
 
 use jiff::SignedDuration;
+use serde_json::{Map, Value};
 
 use crate::api::v1alpha1::{DeviceRegistrationStatus, HubRef, Reason};
 use crate::domain::identity::{IdentityChange, NewIdentity};
@@ -58,6 +59,13 @@ pub enum Call {
     Update(IdentityChange),
     /// Delete the identity that was looked at.
     Delete,
+    /// Replace tags and desired properties of the twin that was looked at.
+    WriteTwin {
+        /// Tags.
+        tags: Map<String, Value>,
+        /// Desired properties.
+        desired: Map<String, Value>,
+    },
 }
 
 /// A status to write, and what to tell people about it.
