@@ -1,10 +1,7 @@
 //! One writer per field: what the chart's Roles and admission policies allow to the gateway, the
 //! controller and people, each acting with a token of its own `ServiceAccount`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+
+#![cfg(test)]
 
 use std::fmt::Debug;
 use std::time::Duration;
