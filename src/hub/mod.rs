@@ -15,7 +15,8 @@
 //!   `$version` and `$metadata` of both sections; its reply lists
 //!   `"devices": [{deviceId, generationId, etag}]` for what it created.
 //!
-//! `GET /statistics/devices` also tells `maxDeviceCount`.
+//! Also: `GET /statistics/devices` tells `maxDeviceCount`, `GET /statistics/service` tells
+//! `telemetryMessageCount`, and `GET /statistics/devices/{id}` what a device has sent.
 
 mod bulk;
 pub mod device;

@@ -285,3 +285,56 @@ fn describe(why: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn file_with(name: &str) -> String {
+        let policy = json!({ "name": name, "permissions": ["ServiceConnect"],
+            "primaryKey": "cHJpbWFyeS1rZXktMDEyMw==", "secondaryKey": "c2Vjb25kYXJ5LWtleS0wMQ==" });
+        json!({ "policies": [policy] }).to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn usable_changes_of_the_policies_file_are_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policies.json");
+        std::fs::write(&path, file_with("first")).unwrap();
+        let file = PoliciesFile::read(path.clone()).unwrap();
+        let clock = Arc::new(SystemClock::start());
+        let policies = file.parse().unwrap();
+        let hub = Hub::in_memory("hub.test", policies, clock, Arc::new(fill_random));
+        let knows = |name| hub.policies.load().find(name).is_some();
+        let rounds = async {
+            for (text, known) in [
+                (file_with("second"), "second"),
+                ("{".to_owned(), "second"),
+                (file_with("third"), "third"),
+            ] {
+                std::fs::write(&path, text).unwrap();
+                tokio::time::sleep(REFRESH * 3).await;
+                assert!(knows(known), "{known}");
+            }
+            assert!(!knows("first") && !knows("second"));
+            std::fs::remove_file(&path).unwrap();
+            tokio::time::sleep(REFRESH * 3).await;
+            assert!(knows("third"));
+        };
+        tokio::select! {
+            () = rounds => {}
+            () = file.keep_fresh(&hub) => {}
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_on_one_line() {
+        let why = RunError::Policies("p.json".into(), PoliciesError::Count(0));
+        let expected = "the policies file p.json cannot be used: it holds 0 policies, and a hub \
+                        takes 1 to 16";
+        assert_eq!(describe(&why), expected);
+    }
+}

@@ -55,8 +55,7 @@ struct Pair {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Capabilities {
-    #[serde(default)]
-    iot_edge: bool,
+    iot_edge: Option<bool>,
 }
 
 impl std::fmt::Debug for AuthenticationBody {
@@ -108,7 +107,10 @@ impl TryFrom<IdentityBody> for IdentityWrite {
             authentication: body
                 .authentication
                 .map_or(Ok(None), AuthenticationBody::read)?,
-            iot_edge: body.capabilities.is_some_and(|it| it.iot_edge),
+            iot_edge: body
+                .capabilities
+                .and_then(|it| it.iot_edge)
+                .unwrap_or(false),
         })
     }
 }

@@ -4,12 +4,25 @@ use std::sync::{Arc, Mutex};
 
 use redb::{Database, StorageBackend};
 
-/// What the file holds now, and what it would hold after the power went.
+/// What the file holds now, and what of it would be left after the power went.
 #[derive(Debug, Default)]
 struct Platter {
     written: Vec<u8>,
     synced: Vec<u8>,
+    /// Since the last sync, in order: a disk may have kept any of them.
+    unsynced: Vec<(usize, Vec<u8>)>,
     syncs: u64,
+    /// Shown what could be left of the disk just before each sync.
+    witness: Option<Witness>,
+}
+
+#[derive(Clone)]
+struct Witness(Arc<dyn Fn([ForgetfulDisk; 3]) + Send + Sync>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 /// Clones are the same disk.
@@ -24,17 +37,32 @@ impl ForgetfulDisk {
     }
 
     /// A new disk with what would be left if the power went now.
-    pub(super) fn after_power_loss(&self) -> Self {
-        let synced = self.0.lock().unwrap().synced.clone();
-        Self(Arc::new(Mutex::new(Platter {
-            written: synced.clone(),
-            synced,
-            syncs: 0,
-        })))
+    fn after_power_loss(&self) -> Self {
+        self.0.lock().unwrap().after_power_loss(|_| false)
     }
 
     fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
+    }
+}
+
+impl Platter {
+    /// What was synced, and of the later writes those that `keeps` picks.
+    fn after_power_loss(&self, keeps: impl Fn(usize) -> bool) -> ForgetfulDisk {
+        let mut left = self.synced.clone();
+        for (at, (offset, data)) in self.unsynced.iter().enumerate() {
+            if keeps(at) {
+                let end = offset + data.len();
+                left.resize(left.len().max(end), 0);
+                left[*offset..end].copy_from_slice(data);
+            }
+        }
+        let platter = Self {
+            written: left.clone(),
+            synced: left,
+            ..Self::default()
+        };
+        ForgetfulDisk(Arc::new(Mutex::new(platter)))
     }
 }
 
@@ -60,14 +88,25 @@ impl StorageBackend for ForgetfulDisk {
 
     fn sync_data(&self) -> Result<(), std::io::Error> {
         let mut platter = self.0.lock().unwrap();
+        if let Some(Witness(witness)) = platter.witness.clone() {
+            let none = platter.after_power_loss(|_| false);
+            let all = platter.after_power_loss(|_| true);
+            let torn = platter.after_power_loss(|at| at % 2 == 0);
+            drop(platter);
+            witness([none, all, torn]);
+            platter = self.0.lock().unwrap();
+        }
         platter.synced = platter.written.clone();
+        platter.unsynced.clear();
         platter.syncs += 1;
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
         let from = usize::try_from(offset).unwrap();
-        self.0.lock().unwrap().written[from..from + data.len()].copy_from_slice(data);
+        let mut platter = self.0.lock().unwrap();
+        platter.written[from..from + data.len()].copy_from_slice(data);
+        platter.unsynced.push((from, data.to_vec()));
         Ok(())
     }
 }
@@ -76,6 +115,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use bytes::Bytes;
+    use futures::executor::block_on;
     use futures::future::join_all;
 
     use super::*;
@@ -135,6 +175,55 @@ mod tests {
                 "round {round}"
             );
         }
+    }
+
+    /// The power goes just before every sync, while writers are at work. Of what was not synced
+    /// the disk keeps nothing, everything, or every other write.
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_whenever_the_power_goes() {
+        let disk = ForgetfulDisk::default();
+        let store = Arc::new(DurableStore::over(disk.open()).unwrap());
+        let acknowledged: Arc<Mutex<BTreeMap<u64, u64>>> = Arc::default();
+        let failures: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (promised, seen) = (acknowledged.clone(), failures.clone());
+        let witness = Witness(Arc::new(move |disks| {
+            let promised = promised.lock().unwrap().clone();
+            for (kept, left) in disks.into_iter().enumerate() {
+                seen.lock().unwrap().extend(missing(&left, &promised, kept));
+            }
+        }));
+        disk.0.lock().unwrap().witness = Some(witness);
+        let writers = (0..4).map(|device| {
+            let (store, acknowledged) = (store.clone(), acknowledged.clone());
+            tokio::spawn(async move {
+                for revision in 1..=25 {
+                    let replaces = (revision > 1).then(|| revision - 1);
+                    let verdicts = store.commit(vec![put(device, replaces, revision)]).await;
+                    assert_eq!(verdicts.unwrap(), [Verdict::Applied]);
+                    acknowledged.lock().unwrap().insert(device, revision);
+                }
+            })
+        });
+        for writer in join_all(writers).await {
+            writer.unwrap();
+        }
+        let failures = failures.lock().unwrap();
+        assert!(failures.is_empty(), "{failures:?}");
+        assert!(disk.syncs() > 25, "{} syncs", disk.syncs());
+    }
+
+    /// What the hub would lack after a start from this disk.
+    fn missing(left: &ForgetfulDisk, promised: &BTreeMap<u64, u64>, kept: usize) -> Vec<String> {
+        let survivor = DurableStore::over(left.open()).unwrap();
+        let lacks = |(device, revision): (&u64, &u64)| {
+            let found = block_on(survivor.get(&format!("d{device}"))).unwrap();
+            let whole = found.is_some_and(|found| {
+                found.revision >= *revision
+                    && Some(&found) == put(*device, None, found.revision).with.as_ref()
+            });
+            (!whole).then(|| format!("d{device} at {revision}, variant {kept}"))
+        };
+        promised.iter().filter_map(lacks).collect()
     }
 
     #[tokio::test]

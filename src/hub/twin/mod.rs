@@ -106,6 +106,21 @@ fn object<'a>(
     }
 }
 
+/// Tags merge like properties but have neither version nor metadata.
+fn merge_tags(tags: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (key, change) in patch {
+        match change {
+            Value::Null => {
+                tags.remove(&key);
+            }
+            Value::Object(change) => merge_tags(section::object_at(tags, &key), change),
+            scalar @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                tags.insert(key, scalar);
+            }
+        }
+    }
+}
+
 fn stamp(at: Timestamp) -> Stamp {
     Stamp {
         at,
@@ -129,12 +144,12 @@ impl Twin {
             section.adopt_metadata(&content.metadata);
             section
         };
-        let mut tags = Section::new(Map::new(), 0, stamp(now));
-        tags.merge(write.tags.unwrap_or_default(), stamp(now));
+        let mut tags = Map::new();
+        merge_tags(&mut tags, write.tags.unwrap_or_default());
         let twin = Self {
             serial,
             version: 2,
-            tags: tags.values,
+            tags,
             desired: begin(write.desired, stamp(now)),
             reported: begin(write.reported, reported_stamp(now)),
         };
@@ -153,11 +168,7 @@ impl Twin {
         let before = self.clone();
         self.serial = serial;
         self.version += 1;
-        if let Some(patch) = write.tags {
-            let mut tags = Section::new(std::mem::take(&mut self.tags), 0, stamp(now));
-            tags.merge(patch, stamp(now));
-            self.tags = tags.values;
-        }
+        merge_tags(&mut self.tags, write.tags.unwrap_or_default());
         let patch = write
             .desired
             .map(|desired| desired.values)
@@ -183,7 +194,8 @@ impl Twin {
         let before = self.clone();
         self.serial = serial;
         self.version += 1;
-        self.tags = Section::new(write.tags.unwrap_or_default(), 0, stamp(now)).values;
+        self.tags.clear();
+        merge_tags(&mut self.tags, write.tags.unwrap_or_default());
         self.desired
             .replace(write.desired.unwrap_or_default().values, stamp(now));
         self.check_growth(Some(&before))?;

@@ -134,7 +134,10 @@ fn merge(
 
 /// The object under `key`, after replacing whatever else was there. A scalar's metadata is an
 /// object without children, so values and metadata stay in step.
-fn object_at<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(super) fn object_at<'a>(
+    parent: &'a mut Map<String, Value>,
+    key: &str,
+) -> &'a mut Map<String, Value> {
     let slot = parent.entry(key).or_insert(Value::Null);
     if !slot.is_object() {
         *slot = Value::Object(Map::new());

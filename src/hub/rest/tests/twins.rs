@@ -168,3 +168,76 @@ async fn thirty_writers_of_one_twin_lose_nothing() {
     assert_eq!(desired["$version"], 31);
     assert!((0..30).all(|n| desired[format!("w{n}")] == n));
 }
+
+#[tokio::test]
+async fn a_device_s_report_is_refused_as_its_identity_demands() {
+    let client = client();
+    let created = client
+        .call("PUT /devices/press-7", None, with_key("enabled"))
+        .await;
+    let generation = created.body["generationId"].as_str().unwrap();
+    let id = "press-7".parse().unwrap();
+    let patch = json!({ "a": 1 });
+    let report = async |generation: &str| {
+        let patch = patch.as_object().unwrap();
+        let reported = client.hub.report(&id, generation, patch, None).await;
+        reported.map_err(|refusal| refusal.code)
+    };
+    assert_eq!(report(generation).await, Ok(2));
+    assert_eq!(report("another").await, Err(ErrorCode::DeviceNotFound));
+    for (reason, code) in [
+        ("broken seal", ErrorCode::DeviceDisabled),
+        ("rehome 4fbe 1", ErrorCode::GenericConflict),
+    ] {
+        let mut body = with_key("disabled");
+        body["statusReason"] = reason.into();
+        client.call("PUT /devices/press-7", Some("*"), body).await;
+        assert_eq!(report(generation).await, Err(code));
+    }
+    client
+        .call("PUT /devices/press-7", Some("*"), with_key("enabled"))
+        .await;
+    assert_eq!(report(generation).await, Ok(3));
+}
+
+#[tokio::test]
+async fn times_do_not_go_back_with_the_clock() {
+    let settings = |clock: Arc<dyn Clock>| crate::hub::Settings {
+        host_name: HOST.into(),
+        max_devices: 1,
+        policies: Policies::clone(&client().hub.policies.load()),
+        clock,
+        random: Arc::new(|bytes| bytes.fill(1)),
+    };
+    let store = crate::hub::store::MemoryStore::new();
+    let ahead = Hub::new(Arc::new(store.clone()), settings(Arc::new(Ahead)));
+    let behind = Hub::new(Arc::new(store), settings(Arc::new(Stopped)));
+    let created = ahead.bulk(vec![
+        json!({ "id": "press-7", "importMode": "create" })
+            .as_object()
+            .unwrap()
+            .clone(),
+    ]);
+    assert!(created.await.unwrap().errors.is_empty());
+    let client = Client {
+        router: router(Arc::clone(&behind)),
+        hub: behind,
+    };
+    let body = json!({ "properties": { "desired": { "a": 1 } } });
+    let written = client.call("PATCH /twins/press-7", None, body).await.body;
+    let at = &written["properties"]["desired"]["$metadata"]["a"]["$lastUpdated"];
+    assert_eq!(at, "2027-01-15T09:00:00.0000000Z");
+}
+
+/// An hour ahead of [`Stopped`].
+struct Ahead;
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(NOW + 3600).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
