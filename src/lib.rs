@@ -8,6 +8,7 @@ pub mod clock;
 pub mod cluster;
 pub mod controller;
 pub mod domain;
+pub mod gateway;
 pub mod hub;
 pub mod random;
 pub mod registry;

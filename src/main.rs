@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rehome::api::crds;
 use rehome::clock::SystemClock;
-use rehome::hub;
 use rehome::telemetry::Logging;
+use rehome::{gateway, hub};
 
 /// Device provisioning and reprovisioning for Kubernetes.
 #[derive(Parser)]
@@ -28,6 +28,7 @@ enum Command {
         #[arg(long)]
         output_dir: Option<PathBuf>,
     },
+    Gateway(Box<gateway::Options>),
     Hub(hub::Options),
 }
 
@@ -38,6 +39,7 @@ async fn main() -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock::start());
     match command {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
+        Command::Gateway(options) => Ok(gateway::run(*options, clock).await?),
         Command::Hub(options) => Ok(hub::run(options, clock).await?),
     }
 }

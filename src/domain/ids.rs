@@ -175,18 +175,8 @@ impl OperationId {
     /// belong to the registration, so that ids made up for another one are told apart without
     /// asking anybody.
     pub fn new(registration: &RegistrationId, random: u128) -> Self {
-        let guid = format!("{random:032x}");
-        let (a, b, c, d, e) = (
-            &guid[..8],
-            &guid[8..12],
-            &guid[12..16],
-            &guid[16..20],
-            &guid[20..],
-        );
-        Self(format!(
-            "{}.{a}-{b}-{c}-{d}-{e}",
-            operation_prefix(registration)
-        ))
+        let guid = uuid::Uuid::from_u128(random);
+        Self(format!("{}.{guid}", operation_prefix(registration)))
     }
 
     /// The id.

@@ -1,0 +1,246 @@
+//! The registration API over HTTPS.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `PUT /{scope}/registrations/{id}/register` | 202, also when assigned at once: SDKs take nothing else |
+//! | `GET /{scope}/registrations/{id}/operations/{operation}` | 202 while it runs, then 200 |
+//! | `POST /{scope}/registrations/{id}` | 200 |
+//!
+//! Every answer is JSON, errors and wrong paths included, and nothing redirects.
+
+mod connection;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use tokio::time::timeout;
+
+pub use self::connection::{ConnectionLimits, serve};
+use super::error::{Problem, RETRY_AFTER as RETRY_AFTER_SECONDS};
+use super::registrations::Registrations;
+use super::service::{Answer, Caller, Protocol, Request, Service};
+use crate::wire::tls::Peer;
+
+/// Largest body: the message size of the Azure page "DPS service limits".
+pub const BODY: usize = 96 * 1024;
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(20);
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+
+/// The routes; each request carries its [`Peer`] as an extension.
+pub fn router<R: Registrations>(service: Arc<Service<R>>) -> Router {
+    Router::new()
+        .route("/{scope}/registrations/{id}/register", put(register::<R>))
+        .route(
+            "/{scope}/registrations/{id}/operations/{operation}",
+            get(poll::<R>),
+        )
+        .route("/{scope}/registrations/{id}", post(lookup::<R>))
+        .fallback(async |State(service): State<Arc<Service<R>>>| {
+            refuse(&service, &Problem::UnknownPath)
+        })
+        .method_not_allowed_fallback(async |State(service): State<Arc<Service<R>>>| {
+            refuse(&service, &Problem::MethodNotAllowed)
+        })
+        .with_state(service)
+}
+
+async fn register<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    Path((scope, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let served = async {
+        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        let request = Request::Register {
+            body: read(body).await?,
+        };
+        service.serve(&caller, request).await
+    };
+    match served.await {
+        // 202 whatever the state, R1.
+        Ok(answer) => show(
+            &service,
+            StatusCode::ACCEPTED,
+            answer,
+            location(&headers, &uri),
+        ),
+        Err(problem) => refuse(&service, &problem),
+    }
+}
+
+async fn poll<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    Path((scope, id, operation_id)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let served = async {
+        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        // Some SDKs send a body; it means nothing, but must not be left on the connection.
+        read(body).await?;
+        service.serve(&caller, Request::Poll { operation_id }).await
+    };
+    match served.await {
+        Ok(answer) => {
+            let over = !matches!(&answer, Answer::Operation(shown) if !shown.is_final());
+            let status = if over {
+                StatusCode::OK
+            } else {
+                StatusCode::ACCEPTED
+            };
+            show(&service, status, answer, location(&headers, &uri))
+        }
+        Err(problem) => refuse(&service, &problem),
+    }
+}
+
+async fn lookup<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    Path((scope, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let served = async {
+        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        let request = Request::Lookup {
+            body: read(body).await?,
+        };
+        service.serve(&caller, request).await
+    };
+    match served.await {
+        Ok(answer) => show(&service, StatusCode::OK, answer, None),
+        Err(problem) => refuse(&service, &problem),
+    }
+}
+
+fn caller(
+    peer: &Peer,
+    scope: &str,
+    id: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    let api_version = query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(name, _)| name.eq_ignore_ascii_case("api-version"))
+        .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned())
+        .ok_or_else(|| Problem::BadRequest("the query parameter api-version is missing".into()))?;
+    let token = headers.get(AUTHORIZATION).map(|value| {
+        let text = value.to_str().map_err(|_| {
+            Problem::Unauthorized("the Authorization header holds characters that no token has")
+        })?;
+        Ok(Arc::from(text))
+    });
+    Ok(Caller {
+        protocol: Protocol::Https,
+        address: peer.address.ip(),
+        scope: parsed(scope)?,
+        id: parsed(id)?,
+        api_version: parsed(&api_version)?,
+        token: token.transpose()?,
+    })
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
+    text.parse()
+        .map_err(|error: T::Err| Problem::BadRequest(error.to_string()))
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match timeout(BODY_WITHIN, to_bytes(body, BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => Err(Problem::TooLarge(BODY)),
+        Ok(Err(_)) => Err(Problem::BadRequest("the body was cut short".into())),
+        Err(_) => Err(Problem::BadRequest(
+            "the body did not arrive in time".into(),
+        )),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
+/// Where the answer can be asked for again, as the service says it; only with a host to name.
+fn location(headers: &HeaderMap, uri: &Uri) -> Option<HeaderValue> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    HeaderValue::from_str(&format!("https://{host}{}", uri.path())).ok()
+}
+
+fn show<R: Registrations>(
+    service: &Service<R>,
+    status: StatusCode,
+    answer: Answer,
+    location: Option<HeaderValue>,
+) -> Response {
+    let (body, running) = match answer {
+        Answer::Operation(shown) => {
+            let running = !shown.is_final();
+            (shown.body, running)
+        }
+        Answer::Registration(body) => (body, false),
+    };
+    let mut response = json(status, &body);
+    let headers = response.headers_mut();
+    if let Some(location) = location {
+        headers.insert(LOCATION, location);
+    }
+    if running {
+        headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+    }
+    if let Ok(id) = HeaderValue::from_str(&service.tracking_id()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+fn refuse<R: Registrations>(service: &Service<R>, problem: &Problem) -> Response {
+    let tracking_id = service.tracking_id();
+    tracing::debug!(
+        tracking_id,
+        problem = problem.label(),
+        protocol = "https",
+        "refused: {problem}"
+    );
+    let body = problem.body(&tracking_id, service.clock().now());
+    let mut response = json(problem.status(), &body);
+    let headers = response.headers_mut();
+    headers.insert(ERROR_CODE, problem.code().into());
+    if let Some(seconds) = problem.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if let Ok(id) = HeaderValue::from_str(&tracking_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+fn json(status: StatusCode, body: &Value) -> Response {
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    (status, [(CONTENT_TYPE, json)], body.to_string()).into_response()
+}

@@ -1,0 +1,73 @@
+//! One HTTP/1.1 connection: kept open between requests, bounded in every other way.
+
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tower::ServiceExt as _;
+
+/// Bounds of one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// How long a connection may be idle, and how long the head of a request may take. Well above
+    /// the time between two polls: the C SDK never opens a second connection.
+    pub idle: Duration,
+    /// After so long the connection ends with the request that is being served.
+    pub lifetime: Duration,
+    /// Headers of one request.
+    pub headers: usize,
+    /// Bytes of the head of one request.
+    pub head: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(75),
+            lifetime: Duration::from_hours(1),
+            headers: 64,
+            head: 16 * 1024,
+        }
+    }
+}
+
+/// Serves `router` until the client leaves, a limit is reached or `stop` becomes true. `mark` is
+/// attached to every request.
+pub async fn serve<S, M>(
+    stream: S,
+    router: Router,
+    mark: M,
+    limits: ConnectionLimits,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    M: Clone + Send + Sync + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(mark.clone());
+        router.clone().oneshot(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served.map_err(io::Error::other),
+        () = sleep(limits.lifetime) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await.map_err(io::Error::other)
+}

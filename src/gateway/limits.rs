@@ -1,0 +1,260 @@
+//! How much one device, or one address, may ask of us. Every table is bounded: an attacker can fill
+//! it, but not grow it.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use moka::sync::Cache;
+
+use crate::clock::Clock;
+use crate::domain::ids::ApiVersion;
+
+/// So many requests at once, and then so many in ten seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    pub burst: u32,
+    pub per_ten_seconds: u32,
+}
+
+/// Bounds on requests. The defaults let every SDK register and poll as it does.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// Register and lookup requests of one device.
+    pub register: Rate,
+    /// Polls of one device, as the Azure page "DPS service limits" has it.
+    pub poll: Rate,
+    /// Polls of one device whose SDK cannot be told when to ask again and polls by its own clock.
+    pub poll_unpaced: Rate,
+    /// Failed authentications from one address, which may be a NAT with a fleet behind it.
+    pub failures: Rate,
+    /// Most devices, and most addresses, that are counted at once.
+    pub tracked: u64,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            register: Rate {
+                burst: 10,
+                per_ten_seconds: 5,
+            },
+            poll: Rate {
+                burst: 5,
+                per_ten_seconds: 5,
+            },
+            poll_unpaced: Rate {
+                burst: 30,
+                per_ten_seconds: 20,
+            },
+            failures: Rate {
+                burst: 1000,
+                per_ten_seconds: 1000,
+            },
+            tracked: 100_000,
+        }
+    }
+}
+
+/// What a device asks, as far as limits go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Register,
+    Poll,
+}
+
+/// Counts requests.
+pub struct Throttle {
+    limits: RequestLimits,
+    clock: Arc<dyn Clock>,
+    devices: Cache<(String, Kind), Arc<Bucket>>,
+    addresses: Cache<IpAddr, Arc<Bucket>>,
+}
+
+impl Throttle {
+    /// Empty.
+    pub fn new(limits: RequestLimits, clock: Arc<dyn Clock>) -> Self {
+        // A bucket that was not touched for so long is full again.
+        let idle = Duration::from_mins(2);
+        Self {
+            clock,
+            devices: Cache::builder()
+                .max_capacity(limits.tracked)
+                .time_to_idle(idle)
+                .build(),
+            addresses: Cache::builder()
+                .max_capacity(limits.tracked)
+                .time_to_idle(idle)
+                .build(),
+            limits,
+        }
+    }
+
+    /// Counts one request of an authenticated device and says whether it may be served.
+    pub fn admits(&self, device: &str, kind: Kind, api_version: &ApiVersion) -> bool {
+        let rate = match kind {
+            Kind::Register => self.limits.register,
+            Kind::Poll if api_version.has_retry_after_in_topics() => self.limits.poll,
+            Kind::Poll => self.limits.poll_unpaced,
+        };
+        let now = self.clock.monotonic();
+        let bucket = self.devices.get_with((device.to_owned(), kind), || {
+            Arc::new(Bucket::full(rate, now))
+        });
+        bucket.take(rate, now)
+    }
+
+    /// Whether that address may try to authenticate.
+    pub fn may_authenticate(&self, address: IpAddr) -> bool {
+        let bucket = self.addresses.get(&address);
+        bucket.is_none_or(|bucket| bucket.has_any(self.limits.failures, self.clock.monotonic()))
+    }
+
+    /// Counts one failed authentication.
+    pub fn count_failure(&self, address: IpAddr) {
+        let (rate, now) = (self.limits.failures, self.clock.monotonic());
+        let bucket = self
+            .addresses
+            .get_with(address, || Arc::new(Bucket::full(rate, now)));
+        bucket.take(rate, now);
+    }
+}
+
+/// A token bucket.
+struct Bucket(Mutex<(f64, Duration)>);
+
+impl Bucket {
+    fn full(rate: Rate, now: Duration) -> Self {
+        Self(Mutex::new((f64::from(rate.burst), now)))
+    }
+
+    fn take(&self, rate: Rate, now: Duration) -> bool {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refill(&mut bucket, rate, now);
+        if bucket.0 < 1.0 {
+            return false;
+        }
+        bucket.0 -= 1.0;
+        true
+    }
+
+    fn has_any(&self, rate: Rate, now: Duration) -> bool {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refill(&mut bucket, rate, now);
+        bucket.0 >= 1.0
+    }
+}
+
+fn refill(bucket: &mut (f64, Duration), rate: Rate, now: Duration) {
+    let gained =
+        now.saturating_sub(bucket.1).as_secs_f64() * f64::from(rate.per_ten_seconds) / 10.0;
+    *bucket = (
+        (bucket.0 + gained).min(f64::from(rate.burst)),
+        now.max(bucket.1),
+    );
+}
+
+/// When each device was last told its hub by this replica: how we notice one that its hub refuses.
+pub struct Answers(Cache<String, Timestamp>);
+
+impl Answers {
+    /// Remembers at most `tracked` devices, each for `window`.
+    pub fn new(tracked: u64, window: Duration) -> Self {
+        Self(
+            Cache::builder()
+                .max_capacity(tracked)
+                .time_to_live(window)
+                .build(),
+        )
+    }
+
+    /// When the device was last told its hub, if that is not long ago.
+    pub fn last(&self, device: &str) -> Option<Timestamp> {
+        self.0.get(device)
+    }
+
+    /// The device is told its hub.
+    pub fn told(&self, device: &str, now: Timestamp) {
+        self.0.insert(device.to_owned(), now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stopped(Mutex<Duration>);
+
+    impl Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    fn throttle() -> (Throttle, Arc<Stopped>) {
+        let clock = Arc::new(Stopped(Mutex::new(Duration::from_secs(100))));
+        let limits = RequestLimits {
+            failures: Rate {
+                burst: 2,
+                per_ten_seconds: 10,
+            },
+            ..RequestLimits::default()
+        };
+        (Throttle::new(limits, clock.clone()), clock)
+    }
+
+    fn admitted(throttle: &Throttle, device: &str, kind: Kind, api: &str) -> u32 {
+        let api = api.parse().unwrap();
+        (0..100)
+            .map(|_| u32::from(throttle.admits(device, kind, &api)))
+            .sum()
+    }
+
+    #[test]
+    fn a_device_may_ask_so_often_and_then_waits() {
+        let (throttle, clock) = throttle();
+        assert_eq!(admitted(&throttle, "one", Kind::Poll, "2019-03-31"), 5);
+        assert_eq!(
+            admitted(&throttle, "two", Kind::Poll, "2019-03-31"),
+            5,
+            "each for itself"
+        );
+        assert_eq!(
+            admitted(&throttle, "one", Kind::Register, "2019-03-31"),
+            10,
+            "each kind"
+        );
+        *clock.0.lock().unwrap() += Duration::from_secs(4);
+        assert_eq!(admitted(&throttle, "one", Kind::Poll, "2019-03-31"), 2);
+        *clock.0.lock().unwrap() += Duration::from_hours(1);
+        assert_eq!(
+            admitted(&throttle, "one", Kind::Poll, "2019-03-31"),
+            5,
+            "not more"
+        );
+    }
+
+    #[test]
+    fn sdks_that_cannot_be_told_when_to_poll_may_poll_more_often() {
+        let (throttle, _) = throttle();
+        assert_eq!(admitted(&throttle, "old", Kind::Poll, "2017-11-15"), 30);
+    }
+
+    #[test]
+    fn an_address_may_fail_so_often() {
+        let (throttle, clock) = throttle();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        for _ in 0..2 {
+            assert!(throttle.may_authenticate(address));
+            throttle.count_failure(address);
+        }
+        assert!(!throttle.may_authenticate(address));
+        assert!(throttle.may_authenticate(IpAddr::from([192, 0, 2, 2])));
+        *clock.0.lock().unwrap() += Duration::from_secs(1);
+        assert!(throttle.may_authenticate(address));
+    }
+}

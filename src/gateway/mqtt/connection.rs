@@ -1,0 +1,235 @@
+//! One device's connection, from CONNECT to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::MqttFront;
+use super::login::{Login, login};
+use super::mailbox::{Begin, Mailbox, Message};
+use super::topics::{self, ANSWERS, What};
+use crate::gateway::error::{Problem, RETRY_AFTER};
+use crate::gateway::registrations::Registrations;
+use crate::gateway::service::{Answer, Request};
+use crate::wire::mqtt::{self, Event, Events, Filter, Handle, Publish, Qos};
+use crate::wire::tls::Accepted;
+
+/// Tells connections of one device apart.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// A device that was let in.
+struct Device<'a, R> {
+    front: &'a MqttFront<R>,
+    login: Login,
+    handle: Handle,
+    /// How answers are sent; absent without a subscription.
+    subscribed: Option<Qos>,
+    /// Whether answers outlive the connection.
+    keeps: bool,
+    mailbox: Option<Arc<Mailbox>>,
+    number: u64,
+}
+
+/// Why a connection is ended by us, for the log.
+struct Violation(&'static str);
+
+impl<R: Registrations> MqttFront<R> {
+    /// Serves one connection until it ends, or `stop` becomes true.
+    pub async fn serve(&self, accepted: Accepted, mut stop: watch::Receiver<bool>) {
+        let Accepted { stream, peer } = accepted;
+        let _counted = self.service.metrics().connection("mqtt");
+        let (handle, mut events) = mqtt::open(stream, self.limits.wire);
+        let Some(Event::Connect(connect)) = events.next().await else {
+            return;
+        };
+        let login = match login(&connect, peer.address.ip()) {
+            Ok(login) => login,
+            Err(refusal) => {
+                tracing::debug!(address = %peer.address, ?refusal, "CONNECT refused");
+                let _ = handle.refuse(refusal);
+                return;
+            }
+        };
+        // Never a session of before: clients that are told of one fail (.NET).
+        if handle.accept(false).is_err() {
+            return;
+        }
+        let keeps = !connect.clean_session;
+        let mut device = Device {
+            front: self,
+            login,
+            handle,
+            subscribed: keeps.then_some(Qos::AtLeastOnce),
+            keeps,
+            mailbox: None,
+            number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+        };
+        device.come_back();
+        if let Err(Violation(what)) = device.converse(&mut events, &mut stop).await {
+            tracing::debug!(address = %peer.address, what, "MQTT connection closed");
+        }
+        if let Some(mailbox) = &device.mailbox {
+            mailbox.detach(device.number);
+        }
+        device.handle.close();
+    }
+}
+
+impl<R: Registrations> Device<'_, R> {
+    /// Sends what the device did not receive on its last connection, if it is the device.
+    fn come_back(&mut self) {
+        if !self.keeps {
+            return;
+        }
+        let Some(mailbox) = self.front.mailboxes.find(&self.name()) else {
+            return;
+        };
+        if self.front.service.check(&self.login.caller).is_ok() {
+            mailbox.attach(self.number, self.handle.clone());
+            self.mailbox = Some(mailbox);
+        }
+    }
+
+    /// From the first request on, what is answered to a device of this kind outlives the
+    /// connection. Only for the device itself: nobody else may fill mailboxes.
+    fn keep_answers(&mut self) {
+        if self.keeps && self.front.service.check(&self.login.caller).is_ok() {
+            let mailbox = self.front.mailboxes.of(&self.name());
+            mailbox.attach(self.number, self.handle.clone());
+            self.mailbox = Some(mailbox);
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        events: &mut Events,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Violation> {
+        let mut asked = Instant::now();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = sleep_until(asked + self.front.limits.idle) => {
+                    return Err(Violation("nothing was asked for a while"));
+                }
+                _ = stop.wait_for(|stop| *stop) => return Err(Violation("the gateway stops")),
+            };
+            let gone = |_| Violation("the connection has ended");
+            match event {
+                Some(Event::Subscribe { packet_id, filters }) => {
+                    let granted = filters
+                        .iter()
+                        .map(|filter| self.subscribe(filter))
+                        .collect();
+                    self.handle.suback(packet_id, granted).map_err(gone)?;
+                }
+                Some(Event::Unsubscribe { packet_id, filters }) => {
+                    if filters.iter().any(|filter| filter == ANSWERS) {
+                        self.subscribed = None;
+                    }
+                    self.handle.unsuback(packet_id).map_err(gone)?;
+                }
+                Some(Event::Publish(publish)) => {
+                    asked = Instant::now();
+                    self.request(publish, asked).await?;
+                }
+                Some(Event::Acknowledged(token)) => {
+                    if let Some(mailbox) = &self.mailbox {
+                        mailbox.received(token);
+                    }
+                }
+                Some(Event::Connect(_)) => return Err(Violation("a second CONNECT")),
+                Some(Event::Closed(_)) | None => return Ok(()),
+            }
+        }
+    }
+
+    fn subscribe(&mut self, filter: &Filter) -> Option<Qos> {
+        if filter.topic != ANSWERS {
+            return None;
+        }
+        self.subscribed = Some(filter.qos);
+        self.subscribed
+    }
+
+    async fn request(&mut self, publish: Publish, received: Instant) -> Result<(), Violation> {
+        if publish.retain {
+            return Err(Violation("a retained message"));
+        }
+        let ask = topics::ask(&publish.topic).ok_or(Violation("a topic that leads nowhere"))?;
+        let mut earliest = received;
+        if let Some(packet_id) = publish.packet_id {
+            // The PUBACK goes first, R6. Without the client there is nobody to confuse.
+            let _ = self.handle.puback(packet_id);
+            let _ = self.handle.flushed().await;
+            earliest = Instant::now();
+        }
+        self.keep_answers();
+        if let Some(mailbox) = &self.mailbox
+            && mailbox.begin(&ask.rid, publish.duplicate) == Begin::Repeated
+        {
+            return Ok(());
+        }
+        let request = match ask.what {
+            What::Register => Request::Register {
+                body: publish.payload,
+            },
+            What::Poll { operation_id } => Request::Poll { operation_id },
+        };
+        let answer = self.front.service.serve(&self.login.caller, request).await;
+        let answer = self.message(&ask.rid, answer);
+        sleep_until(earliest + self.front.limits.pause).await;
+        self.send(&ask.rid, answer);
+        Ok(())
+    }
+
+    fn send(&self, rid: &str, answer: Message) {
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.finish(rid, answer);
+            return;
+        }
+        let Some(qos) = self.subscribed else {
+            tracing::debug!("an answer is dropped: the device has not subscribed to answers");
+            return;
+        };
+        // If the connection has ended meanwhile, the next event says so.
+        let _ = self.handle.publish(answer.topic, answer.body, qos, 0);
+    }
+
+    fn message(&self, rid: &str, answer: Result<Answer, Problem>) -> Message {
+        let service = &self.front.service;
+        let (status, retry_after, body) = match answer {
+            Ok(Answer::Operation(shown)) if shown.is_final() => (200, None, shown.body),
+            Ok(Answer::Operation(shown)) => (202, Some(RETRY_AFTER), shown.body),
+            Ok(Answer::Registration(body)) => (200, None, body),
+            Err(problem) => {
+                let tracking_id = service.tracking_id();
+                let label = problem.label();
+                tracing::debug!(
+                    tracking_id,
+                    problem = label,
+                    protocol = "mqtt",
+                    "refused: {problem}"
+                );
+                let body = problem.body(&tracking_id, service.clock().now());
+                (problem.status().as_u16(), problem.retry_after(), body)
+            }
+        };
+        let retry_after = retry_after.filter(|_| self.login.paced);
+        let topic = topics::answer(status, rid, retry_after);
+        Message {
+            topic,
+            body: body.to_string().into(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{}/{}",
+            self.login.caller.scope.canonical(),
+            self.login.caller.id.canonical()
+        )
+    }
+}

@@ -1,0 +1,157 @@
+//! Arguments of `rehome gateway`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::http::ConnectionLimits;
+use super::limits::RequestLimits;
+use super::mqtt::MqttLimits;
+use super::service::Settings;
+use crate::cluster::connect::Connection;
+use crate::domain::ids::IdScope;
+use crate::wire::tls::AcceptLimits;
+
+/// Serve the registration API to devices.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Where devices reach the API over HTTPS; they expect port 443.
+    #[arg(long, env = "REHOME_HTTPS_LISTEN", default_value = "0.0.0.0:10443")]
+    pub https_listen: SocketAddr,
+
+    /// Where devices reach the API over MQTT with TLS; they expect port 8883.
+    #[arg(long, env = "REHOME_MQTT_LISTEN", default_value = "0.0.0.0:8883")]
+    pub mqtt_listen: SocketAddr,
+
+    /// Plain HTTP for /livez, /readyz and /metrics.
+    #[arg(long, env = "REHOME_HEALTH_LISTEN", default_value = "127.0.0.1:8081")]
+    pub health_listen: SocketAddr,
+
+    /// PEM file with the server's certificate and its intermediates; read again when it changes.
+    #[arg(long, env = "REHOME_TLS_CERT")]
+    pub tls_cert: PathBuf,
+
+    /// PEM file with the certificate's private key.
+    #[arg(long, env = "REHOME_TLS_KEY")]
+    pub tls_key: PathBuf,
+
+    /// How often the certificate's files are looked at, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub tls_poll_seconds: u64,
+
+    /// The API server.
+    #[command(flatten)]
+    pub connection: Connection,
+
+    /// Serve this namespace only; may be given more than once. Without it: all namespaces.
+    #[arg(long = "namespace", env = "REHOME_NAMESPACES", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+
+    /// ID scope of a namespace given with --namespace, as NAMESPACE=SCOPE. Without it: the
+    /// namespace's name.
+    #[arg(long = "id-scope", value_parser = id_scope, requires = "namespaces")]
+    pub id_scopes: Vec<(String, IdScope)>,
+
+    /// Open connections in all.
+    #[arg(long, default_value_t = 20_000)]
+    pub max_connections: usize,
+
+    /// Open connections from one address; a fleet behind one NAT is one address.
+    #[arg(long, default_value_t = 4096)]
+    pub max_connections_per_address: usize,
+
+    /// Failed authentications from one address in ten seconds, after which it has to wait.
+    #[arg(long, default_value_t = 1000)]
+    pub max_failures_per_address: u32,
+
+    /// Seconds after an operation's end in which the same request is taken for a repetition whose
+    /// answer got lost.
+    #[arg(long, default_value_t = 60)]
+    pub resend_window_seconds: u64,
+
+    /// How far devices' clocks may be behind, in seconds.
+    #[arg(long, default_value_t = 300)]
+    pub clock_skew_seconds: u64,
+}
+
+/// All bounds of one gateway.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounds {
+    pub(super) accept: AcceptLimits,
+    pub(super) http: ConnectionLimits,
+    pub(super) mqtt: MqttLimits,
+    pub(super) settings: Settings,
+}
+
+impl Options {
+    pub(super) fn bounds(&self) -> Bounds {
+        let mut bounds = Bounds::default();
+        bounds.accept.connections = self.max_connections;
+        bounds.accept.per_address = self.max_connections_per_address;
+        let RequestLimits { failures, .. } = &mut bounds.settings.limits;
+        failures.burst = self.max_failures_per_address;
+        failures.per_ten_seconds = self.max_failures_per_address;
+        bounds.settings.windows.resend = Duration::from_secs(self.resend_window_seconds);
+        bounds.settings.skew = Duration::from_secs(self.clock_skew_seconds);
+        bounds
+    }
+
+    /// ID scopes, when they are fixed rather than read from Namespaces.
+    pub(super) fn fixed_scopes(&self) -> Vec<(String, Option<IdScope>)> {
+        let scope = |namespace: &String| {
+            let found = self.id_scopes.iter().find(|(of, _)| of == namespace);
+            (namespace.clone(), found.map(|(_, scope)| scope.clone()))
+        };
+        self.namespaces.iter().map(scope).collect()
+    }
+}
+
+fn id_scope(text: &str) -> Result<(String, IdScope), String> {
+    let (namespace, scope) = text.split_once('=').ok_or("expected NAMESPACE=SCOPE")?;
+    let scope = scope.parse().map_err(|error| format!("{error}"))?;
+    Ok((namespace.to_owned(), scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let given = ["gateway", "--tls-cert=c", "--tls-key=k"]
+            .iter()
+            .chain(arguments);
+        Arguments::try_parse_from(given).map(|parsed| parsed.options)
+    }
+
+    #[test]
+    fn id_scopes_belong_to_namespaces() {
+        let options =
+            parse(&["--namespace=a", "--namespace=b", "--id-scope=b=0ne000TEST1"]).unwrap();
+        let scopes = options.fixed_scopes();
+        assert_eq!(scopes[0], ("a".to_owned(), None));
+        assert_eq!(scopes[1].1.as_ref().unwrap().as_str(), "0ne000TEST1");
+        assert!(parse(&["--namespace=a", "--id-scope=nonsense"]).is_err());
+        assert!(parse(&["--id-scope=a=b"]).is_err());
+    }
+
+    #[test]
+    fn limits_reach_where_they_count() {
+        let options = parse(&[
+            "--max-connections-per-address=7",
+            "--resend-window-seconds=1",
+        ]);
+        let bounds = options.unwrap().bounds();
+        assert_eq!(bounds.accept.per_address, 7);
+        assert_eq!(bounds.settings.windows.resend, Duration::from_secs(1));
+    }
+}

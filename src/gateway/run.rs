@@ -1,0 +1,252 @@
+//! `rehome gateway`: puts the parts together, and takes them apart in good order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::metrics::Metrics;
+use super::mirror::Mirror;
+use super::mqtt::MqttFront;
+use super::options::{Bounds, Options};
+use super::registrations::Cluster;
+use super::service::Service;
+use super::tenants::Tenants;
+use super::watch::{Health, SILENCE, Watches};
+use super::{health, http};
+use crate::clock::Clock;
+use crate::cluster::connect::{Clients, ConnectError, Connection};
+use crate::wire::tls::{Accepted, Acceptor, CertificateError, Certificates, server_config};
+
+/// How long requests that are being served may take after the gateway was asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// Longest time for one call to the API server: a device is waiting.
+const CALL: Duration = Duration::from_secs(5);
+/// How often to look for a token that is not there yet.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the server certificate cannot be used")]
+    Certificate(#[from] CertificateError),
+    #[error("TLS cannot be configured")]
+    Tls(#[from] rustls::Error),
+    #[error("cannot listen on {address} for {what}")]
+    Listen {
+        what: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the API server cannot be used")]
+    Connect(#[from] ConnectError),
+    #[error("the process cannot learn when it is to end")]
+    Signals(#[source] io::Error),
+    #[error("a part of the gateway ended by itself")]
+    Ended,
+}
+
+/// Runs until the process is asked to end (SIGTERM, SIGINT), then lets what is being served finish.
+///
+/// # Errors
+/// Something that cannot be used: a file, an address, the cluster.
+pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError> {
+    // kube asks for the process's provider; the first caller in a process wins.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (stopper, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let signals = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody listens any more when the gateway has ended by itself.
+        let _ = stopper.send(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = run_until(options, clock, stop) => ended,
+        () = signals => Ok(()),
+    }
+}
+
+async fn run_until(
+    options: Options,
+    clock: Arc<dyn Clock>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let certificates = Certificates::load(&options.tls_cert, &options.tls_key)?;
+    // Bound before the cluster is asked: a port that is taken is said at once.
+    let https = bind("HTTPS", options.https_listen).await?;
+    let mqtt = bind("MQTT", options.mqtt_listen).await?;
+    let health_listener = bind("health", options.health_listen).await?;
+    let metrics = Arc::new(Metrics::default());
+    let health = Arc::new(Health::new(clock.clone(), SILENCE));
+    let mut parts = JoinSet::new();
+    let router = health::router(health.clone(), metrics.clone());
+    // Alive while it waits for its token; ready only when everything is known.
+    parts.spawn(health::listen(health_listener, router, stop.clone()));
+    let clients = tokio::select! {
+        clients = connect(&options.connection) => clients?,
+        () = stopped(stop.clone()) => return Ok(()),
+    };
+    let gateway = Gateway {
+        clients,
+        certificates,
+        metrics,
+        clock,
+        stop,
+    };
+    gateway.serve(&options, https, mqtt, &health, parts).await
+}
+
+/// Connects, once the token is there: in a pod the controller provides it, and starts later.
+async fn connect(connection: &Connection) -> Result<Clients, ConnectError> {
+    if let Some(file) = &connection.token_file {
+        let mut waited = false;
+        while tokio::fs::metadata(file).await.is_err() {
+            if !waited {
+                tracing::info!(token_file = %file.display(), "waiting for the token");
+                waited = true;
+            }
+            sleep(LOOK).await;
+        }
+    }
+    connection.clients(CALL).await
+}
+
+struct Gateway {
+    clients: Clients,
+    certificates: Arc<Certificates>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    async fn serve(
+        self,
+        options: &Options,
+        https: TcpListener,
+        mqtt: TcpListener,
+        health: &Arc<Health>,
+        mut parts: JoinSet<()>,
+    ) -> Result<(), RunError> {
+        let bounds = options.bounds();
+        let tenants = Arc::new(Tenants::default());
+        let mirror = Arc::new(Mirror::default());
+        if !options.namespaces.is_empty() {
+            tenants.update_scopes(|scopes| scopes.fix(options.fixed_scopes()));
+        }
+        let watches = Watches {
+            client: self.clients.watches.clone(),
+            namespaces: options.namespaces.clone(),
+            tenants: tenants.clone(),
+            mirror: mirror.clone(),
+        };
+        let mut watching = watches.start(health);
+        let service = Arc::new(Service::new(
+            tenants,
+            Cluster::new(self.clients.requests.clone(), mirror),
+            self.clock.clone(),
+            random,
+            bounds.settings,
+            self.metrics.clone(),
+        ));
+        let poll = Duration::from_secs(options.tls_poll_seconds);
+        parts.spawn(self.certificates.clone().keep_fresh(poll));
+        let (serving, served) = mpsc::channel(1);
+        self.listen(&mut parts, &service, &bounds, https, mqtt, serving)?;
+        tracing::info!(
+            https = %options.https_listen, mqtt = %options.mqtt_listen, "the gateway serves"
+        );
+        tokio::select! {
+            () = stopped(self.stop.clone()) => {}
+            _ = watching.join_next() => return Err(RunError::Ended),
+            _ = parts.join_next() => if !*self.stop.borrow() { return Err(RunError::Ended) },
+        }
+        drain(served).await;
+        Ok(())
+    }
+
+    fn listen(
+        &self,
+        parts: &mut JoinSet<()>,
+        service: &Arc<Service<Cluster>>,
+        bounds: &Bounds,
+        https: TcpListener,
+        mqtt: TcpListener,
+        serving: mpsc::Sender<()>,
+    ) -> Result<(), RunError> {
+        let acceptor = Acceptor::new(bounds.accept);
+        let router = http::router(service.clone());
+        let (stop, limits, metrics) = (self.stop.clone(), bounds.http, self.metrics.clone());
+        let for_http = serving.clone();
+        let serve_http = move |accepted: Accepted| {
+            let (router, stop, serving) = (router.clone(), stop.clone(), for_http.clone());
+            let counted = metrics.connection("https");
+            async move {
+                let Accepted { stream, peer } = accepted;
+                let address = peer.address;
+                if let Err(error) = http::serve(stream, router, Arc::new(peer), limits, stop).await
+                {
+                    tracing::debug!(%address, %error, "an HTTPS connection failed");
+                }
+                drop((counted, serving));
+            }
+        };
+        let config = server_config(self.certificates.clone(), &["http/1.1"])?;
+        let stop = stopped(self.stop.clone());
+        parts.spawn(acceptor.clone().run(https, config, serve_http, stop));
+
+        let front = Arc::new(MqttFront::new(service.clone(), bounds.mqtt));
+        let stop = self.stop.clone();
+        let serve_mqtt = move |accepted: Accepted| {
+            let (front, stop, serving) = (front.clone(), stop.clone(), serving.clone());
+            async move {
+                front.serve(accepted, stop).await;
+                drop(serving);
+            }
+        };
+        let config = server_config(self.certificates.clone(), &[])?;
+        parts.spawn(acceptor.run(mqtt, config, serve_mqtt, stopped(self.stop.clone())));
+        Ok(())
+    }
+}
+
+/// A number that nobody else has, for ids.
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    // Without a working source of randomness nothing here is safe; the library aborts then.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u128::from_be_bytes(bytes)
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| RunError::Listen {
+        what,
+        address,
+        source,
+    })
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone says stop, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Waits for the connections that are being served; each holds a sender.
+async fn drain(mut served: mpsc::Receiver<()>) {
+    tracing::info!("the gateway stops");
+    if timeout(GRACE, served.recv()).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut");
+    }
+}
