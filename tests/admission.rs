@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -325,6 +326,14 @@ async fn only_the_controller_writes_its_finalizer() {
 
     let on_enrollment = tenant.merge::<Enrollment>(person, "line-3", finalizers(&[FINALIZER]));
     assert_refused(on_enrollment.await, why);
+    let added = tenant
+        .merge::<Enrollment>(controller, "line-3", finalizers(&[FINALIZER]))
+        .await;
+    assert_eq!(added.unwrap().finalizers(), [FINALIZER]);
+    tenant
+        .merge::<Enrollment>(controller, "line-3", finalizers(&[]))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -343,20 +352,26 @@ async fn the_controller_never_writes_a_spec() {
         .merge::<IoTHub>(&tenant.person, "west", cordon)
         .await
         .unwrap();
+    let disable = json!({ "spec": { "provisioningStatus": "Disabled" } });
+    let as_controller = tenant
+        .merge::<Enrollment>(controller, "line-3", disable.clone())
+        .await;
+    assert_refused(
+        as_controller,
+        "the controller writes the status and its finalizer",
+    );
+    tenant
+        .merge::<Enrollment>(&tenant.person, "line-3", disable)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn deletion_goes_its_way_in_background_foreground_and_with_the_owner() {
     let tenant = Tenant::new().await;
     let gateway = &tenant.operator.gateway.client;
-    let owner = ConfigMap::default();
-    let owner = ConfigMap {
-        metadata: kube::core::ObjectMeta {
-            name: Some("owner".into()),
-            ..owner.metadata
-        },
-        ..ConfigMap::default()
-    };
+    let mut owner = ConfigMap::default();
+    owner.metadata.name = Some("owner".into());
     let owners: Api<ConfigMap> = tenant.namespace.api();
     let owner = owners.create(&PostParams::default(), &owner).await.unwrap();
     for name in ["background", "foreground", "owned"] {
@@ -383,17 +398,13 @@ async fn deletion_goes_its_way_in_background_foreground_and_with_the_owner() {
     for name in ["background", "foreground", "owned"] {
         let is_going = async || people.get(name).await.unwrap().metadata.deletion_timestamp;
         expect("the deletion of a registration", PATIENCE, is_going).await;
-        let let_go = json!([{ "op": "remove", "path": "/metadata/finalizers/0" }]);
-        let finalizers = people.get(name).await.unwrap().finalizers().to_vec();
-        let ours = finalizers
-            .iter()
-            .position(|finalizer| finalizer == FINALIZER)
-            .unwrap();
-        let let_go = let_go.to_string().replace("/0", &format!("/{ours}"));
-        let patch = Patch::<()>::Json(serde_json::from_str(&let_go).unwrap());
-        let controllers: Api<DeviceRegistration> = tenant.api(&tenant.operator.controller.client);
-        controllers
-            .patch(name, &PatchParams::default(), &patch)
+        // As the controller does it: the others' finalizers stay, here the API server's own.
+        let mut finalizers = people.get(name).await.unwrap().finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        let let_go = json!({ "metadata": { "finalizers": finalizers } });
+        let controller = &tenant.operator.controller.client;
+        tenant
+            .merge::<DeviceRegistration>(controller, name, let_go)
             .await
             .unwrap();
         let is_gone = async || people.get_opt(name).await.unwrap().is_none().then_some(());
@@ -524,6 +535,81 @@ async fn the_controller_gets_tokens_for_the_gateway_only() {
         (&gateway.client, "rehome-controller"),
     ] {
         assert_refused(token(client, account).await.map(drop), without_rights);
+    }
+}
+
+#[tokio::test]
+async fn neither_has_a_right_that_it_does_not_need() {
+    let tenant = Tenant::new().await;
+    let may = async |client: &Client, verb: &str, group: &str, resource: &str| {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let review = serde_json::from_value(json!({ "spec": { "resourceAttributes": {
+            "namespace": tenant.namespace.name(), "verb": verb, "group": group,
+            "resource": resource, "subresource": subresource,
+        } } }));
+        let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+        let answer = api
+            .create(&PostParams::default(), &review.unwrap())
+            .await
+            .unwrap();
+        answer.status.unwrap().allowed
+    };
+    let (controller, gateway) = (
+        &tenant.operator.controller.client,
+        &tenant.operator.gateway.client,
+    );
+    for (client, verb, group, resource, expected) in [
+        (controller, "list", "", "secrets", true),
+        (controller, "update", "", "secrets", false),
+        (
+            controller,
+            "create",
+            "rehome.dev",
+            "deviceregistrations",
+            false,
+        ),
+        (controller, "delete", "rehome.dev", "iothubs", false),
+        (controller, "patch", "", "namespaces", false),
+        (controller, "create", "", "serviceaccounts/token", false),
+        (
+            controller,
+            "create",
+            "rbac.authorization.k8s.io",
+            "clusterroles",
+            false,
+        ),
+        (gateway, "watch", "rehome.dev", "enrollments", true),
+        (gateway, "get", "", "secrets", false),
+        (gateway, "patch", "rehome.dev", "enrollments", false),
+        (
+            gateway,
+            "patch",
+            "rehome.dev",
+            "deviceregistrations/status",
+            false,
+        ),
+        (
+            gateway,
+            "delete",
+            "rehome.dev",
+            "deviceregistrations",
+            false,
+        ),
+        (
+            gateway,
+            "create",
+            "rbac.authorization.k8s.io",
+            "rolebindings",
+            false,
+        ),
+    ] {
+        let who = if std::ptr::eq(client, controller) {
+            "controller"
+        } else {
+            "gateway"
+        };
+        let allowed = may(client, verb, group, resource).await;
+        assert_eq!(allowed, expected, "{who} {verb} {resource}");
     }
 }
 

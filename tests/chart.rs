@@ -38,6 +38,7 @@ fn everything() -> Value {
         "image": { "repository": "registry.example/rehome", "digest": format!("sha256:{:064}", 7) },
         "imagePullSecrets": [{ "name": "registry" }],
         "admissionPolicy": { "exemptUsers": ["system:serviceaccount:velero:velero", "restore"] },
+        "log": { "filter": "info,rehome::gateway=debug", "format": "json" },
         "controller": { "extraArgs": ["--verbose"] },
         "gateway": { "extraArgs": ["--verbose"], "tls": { "hostNames": ["a.example", "b.example"] } },
         "service": { "loadBalancerClass": "example.com/lb", "annotations": { "a/b": "c" } },

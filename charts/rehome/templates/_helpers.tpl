@@ -76,3 +76,8 @@ spec:
       - path: namespace
         fieldRef: {fieldPath: metadata.namespace}
 {{- end -}}
+
+{{- define "rehome.logging" -}}
+- {name: REHOME_LOG, value: {{ .Values.log.filter | quote }}}
+- {name: REHOME_LOG_FORMAT, value: {{ .Values.log.format }}}
+{{- end -}}
