@@ -260,6 +260,24 @@ async fn the_gateway_never_mounts_the_controllers_token() {
 }
 
 #[tokio::test]
+async fn the_program_knows_the_arguments_that_the_chart_gives_it() {
+    let objects = render_chart(&json!({})).await.unwrap();
+    let pod = pod_of(deployment(&objects)).spec.unwrap();
+    let gateway = pod.init_containers.unwrap().remove(0);
+    // The first argument that it does not know ends it with a word about that one.
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_rehome"))
+        .args(gateway.args.unwrap())
+        .arg("--beyond-the-chart")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("unexpected argument '--beyond-the-chart'"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn the_gateway_may_read_no_secret_by_the_chart() {
     let objects = render_chart(&json!({})).await.unwrap();
     let roles = of_kind(&objects, "ClusterRole").chain(of_kind(&objects, "Role"));
