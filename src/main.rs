@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use rehome::api::crds;
 use rehome::clock::SystemClock;
 use rehome::telemetry::Logging;
-use rehome::{gateway, hub};
+use rehome::{controller, gateway, hub};
 
 /// Device provisioning and reprovisioning for Kubernetes.
 #[derive(Parser)]
@@ -28,6 +28,7 @@ enum Command {
         #[arg(long)]
         output_dir: Option<PathBuf>,
     },
+    Controller(Box<controller::Options>),
     Gateway(Box<gateway::Options>),
     Hub(hub::Options),
 }
@@ -36,9 +37,12 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let Arguments { logging, command } = Arguments::parse();
     logging.start()?;
+    // The first to install one wins, and nobody else does.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let clock = Arc::new(SystemClock::start());
     match command {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
+        Command::Controller(options) => Ok(controller::run(*options, clock).await?),
         Command::Gateway(options) => Ok(gateway::run(*options, clock).await?),
         Command::Hub(options) => Ok(hub::run(options, clock).await?),
     }

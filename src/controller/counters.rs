@@ -16,7 +16,7 @@ const APART: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What an Enrollment's status shows.
-pub type EnrollmentFigures = (RegistrationCounts, Vec<HubCount>);
+pub(super) type EnrollmentFigures = (RegistrationCounts, Vec<HubCount>);
 
 /// The figures that may be shown now.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Counters {
 }
 
 /// Lets changed figures out and wakes the controllers that show them, for ever.
-pub async fn publish(ctx: Arc<Context>) {
+pub(super) async fn publish(ctx: Arc<Context>) {
     let mut waiting = Changed::default();
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -10,7 +10,7 @@ use crate::api::v1alpha1::{Enrollment, IoTHub};
 use crate::domain::ids::RegistrationId;
 
 /// Namespace and name.
-pub type Name = (String, String);
+pub(super) type Name = (String, String);
 
 /// Where to find hubs and Enrollments.
 #[derive(Default)]
@@ -247,7 +247,7 @@ impl Claimant {
 }
 
 /// Namespace and name of an object.
-pub fn name_of<K: Resource<DynamicType = ()>>(object: &K) -> Name {
+pub(super) fn name_of<K: Resource<DynamicType = ()>>(object: &K) -> Name {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 

@@ -63,6 +63,7 @@ pub async fn reconcile(enrollment: Arc<Enrollment>, ctx: Arc<Context>) -> Result
     };
     evaluate(&enrollment, &ctx, &namespace);
     report(&api, &enrollment, &ctx, &verdict).await?;
+    ctx.backoff.forget(&enrollment.uid().unwrap_or_default());
     Ok(Action::await_change())
 }
 
@@ -182,27 +183,20 @@ async fn unlabelled(
     let found = bounded(api.get_metadata_opt(name)).await;
     let found =
         found.map_err(|error| Error::new("reading the Secret", &enrollment.name_any(), error))?;
-    Ok(match found {
-        Some(_) => Verdict::no(
-            Reason::SecretNotLabelled,
-            format!(
-                "Secret {name} is not labelled {ATTESTATION_LABEL}=true; label it to let the \
-                 gateway read it"
-            ),
-        ),
-        None => {
-            let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
-            let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
-            Verdict::no(
-                Reason::SecretMissing,
-                format!(
-                    "Secret {name} does not exist; create it with the keys {primary} and \
-                     {secondary} (base64 of 16 to 64 random bytes each) and the label \
-                     {ATTESTATION_LABEL}=true"
-                ),
-            )
-        }
-    })
+    if found.is_some() {
+        let message = format!(
+            "Secret {name} is not labelled {ATTESTATION_LABEL}=true; label it to let the gateway \
+             read it"
+        );
+        return Ok(Verdict::no(Reason::SecretNotLabelled, message));
+    }
+    let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
+    let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
+    let message = format!(
+        "Secret {name} does not exist; create it with the keys {primary} and {secondary} (base64 \
+         of 16 to 64 random bytes each) and the label {ATTESTATION_LABEL}=true"
+    );
+    Ok(Verdict::no(Reason::SecretMissing, message))
 }
 
 fn hubs(enrollment: &Enrollment, ctx: &Context, namespace: &str) -> Option<Verdict> {

@@ -91,12 +91,28 @@ pub async fn reconcile(hub: Arc<IoTHub>, ctx: Arc<Context>) -> Result<Action, Er
         return Ok(Action::await_change());
     }
     report(&api, &hub, &ctx, findings).await?;
+    ctx.backoff.forget(&uid);
     let next = ctx.probes.due_in(&uid, ctx.clock.monotonic());
     Ok(Action::requeue(if deleting {
         next.min(IN_USE)
     } else {
         next
     }))
+}
+
+/// Makes the hub's client from what is there, without asking the hub anything.
+pub async fn connect(hub: &IoTHub, ctx: &Context) {
+    if let Some(findings) = host_taken(hub, ctx) {
+        return ctx.hubs.block(hub, &findings.ready.message);
+    }
+    let namespace = hub.namespace().unwrap_or_default();
+    match secret(hub, ctx, &namespace).await {
+        // The hub's own controller shows what is wrong with it.
+        Ok(secret) => drop(ctx.hubs.refresh(hub, secret.as_ref())),
+        Err(error) => {
+            tracing::warn!(%error, "a hub is not connected to yet");
+        }
+    }
 }
 
 /// Whether the hub of this host is another `IoTHub`.
@@ -140,6 +156,14 @@ async fn look(hub: &IoTHub, ctx: &Context, namespace: &str) -> Result<Findings, 
             Ok(probed.map_or_else(|error| failed(&error), |facts| well(&facts)))
         }
     }
+}
+
+async fn secret(hub: &IoTHub, ctx: &Context, namespace: &str) -> Result<Option<Secret>, Error> {
+    let name = &hub.spec.connection.connection_string_secret_ref.name;
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    bounded(secrets.get_opt(name))
+        .await
+        .map_err(|error| Error::new("reading the Secret", &hub.name_any(), error))
 }
 
 /// Asks whether the hub answers and, where that is not known, whether we may do all we need.
@@ -230,18 +254,13 @@ fn in_use(hub: &IoTHub, ctx: &Context, findings: &mut Option<Findings>) {
          hub or are deleted"
     );
     let verdict = Verdict::no(Reason::InUse, message);
-    match findings {
-        Some(findings) => findings.ready = verdict,
-        None => {
-            let known = |type_| known(hub, type_);
-            *findings = Some(Findings {
-                reachable: known(ConditionType::Reachable),
-                credentials: known(ConditionType::CredentialsValid),
-                ready: verdict,
-                guarantees: None,
-            });
-        }
-    }
+    let findings = findings.get_or_insert_with(|| Findings {
+        reachable: known(hub, ConditionType::Reachable),
+        credentials: known(hub, ConditionType::CredentialsValid),
+        ready: verdict.clone(),
+        guarantees: None,
+    });
+    findings.ready = verdict;
 }
 
 /// A condition as it stands.

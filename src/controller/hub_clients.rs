@@ -123,17 +123,14 @@ impl HubClients {
             return Ok((client, false));
         }
         let made = self.make(hub, secret.is_some(), value.map(|value| value.0.as_slice()));
-        let client = made
-            .as_ref()
-            .map(HubClient::clone)
-            .map_err(|error| Trouble {
-                kind: if error.reason == Reason::ConnectionInvalid {
-                    TroubleKind::Unreachable
-                } else {
-                    TroubleKind::NoCredentials
-                },
-                message: error.message.clone(),
-            });
+        let client = made.clone().map_err(|error| Trouble {
+            kind: if error.reason == Reason::ConnectionInvalid {
+                TroubleKind::Unreachable
+            } else {
+                TroubleKind::NoCredentials
+            },
+            message: error.message.clone(),
+        });
         self.put(uid, Slot { made_from, client });
         made.map(|client| (client, true))
     }

@@ -67,7 +67,7 @@ impl Metrics {
         self.leftovers.get_or_create(&FateLabel { fate }).inc();
     }
 
-    /// OpenMetrics text.
+    /// All of it as `OpenMetrics` text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -9,6 +9,7 @@ mod directory;
 pub mod enrollment;
 mod entry;
 pub mod gateway_access;
+mod health;
 pub mod hub;
 pub mod hub_clients;
 pub mod index;
@@ -16,7 +17,10 @@ pub mod memory;
 mod metrics;
 mod probes;
 pub mod registration;
+mod run;
 mod status;
 pub mod sweep;
 pub mod triggers;
 mod watches;
+
+pub use run::{Options, RunError, run};

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Between probes of a hub that is well.
-pub const CALM: Duration = Duration::from_secs(60);
+pub(super) const CALM: Duration = Duration::from_secs(60);
 /// After the first failed probe; doubles up to [`CALM`].
 const FIRST_RETRY: Duration = Duration::from_secs(3);
 

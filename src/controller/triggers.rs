@@ -71,9 +71,9 @@ impl Triggers {
 
     /// Wakes the controllers of registrations.
     pub fn registrations(&self, objects: Vec<ObjectRef<DeviceRegistration>>) {
-        objects
-            .into_iter()
-            .for_each(|object| self.registration(object));
+        for object in objects {
+            self.registration(object);
+        }
     }
 
     /// Has the gateway's grants in a namespace looked at.

@@ -226,7 +226,7 @@ async fn other_secrets(scope: &Scope, client: &Client, ctx: Arc<Context>) {
                 secret_touched(&ctx, &namespace, &secret.name_any());
             }
             Err(error) => {
-                tracing::warn!(%error, "the watch of Secrets failed; it is started again")
+                tracing::warn!(%error, "the watch of Secrets failed; it is started again");
             }
         }
     }
