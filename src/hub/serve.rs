@@ -59,6 +59,9 @@ pub struct Options {
     /// Address for devices (they use port 8883).
     #[arg(long, env = "REHOME_HUB_MQTT_ADDRESS", default_value = "0.0.0.0:8883")]
     mqtt_address: SocketAddr,
+    /// How many connections of devices are open at once.
+    #[arg(long, env = "REHOME_HUB_MAX_CONNECTIONS", default_value_t = 20_000)]
+    max_connections: usize,
     /// How many devices the hub takes.
     #[arg(long, env = "REHOME_HUB_MAX_DEVICES", default_value_t = DEFAULT_MAX_DEVICES)]
     max_devices: u64,
@@ -79,6 +82,8 @@ pub enum RunError {
     Policies(PathBuf, #[source] PoliciesError),
     #[error("{0} cannot be listened on for {1}")]
     Listen(SocketAddr, &'static str, #[source] std::io::Error),
+    #[error("the hub's store has failed; start the hub again to go on from what is on the disk")]
+    StoreFailed,
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
 }
@@ -102,7 +107,8 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
 
     // Before it says that it listens: a store that another process holds must stop the start.
-    let hub = Hub::new(Arc::new(DurableStore::open(&options.store)?), settings);
+    let store = Arc::new(DurableStore::open(&options.store)?);
+    let hub = Hub::new(store.clone(), settings);
     tracing::info!(
         host_name = hub.host_name(),
         https = %options.https_address,
@@ -111,16 +117,17 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     );
     let mut services = Services::new(hub.clone());
     services.serve_rest(https_listener, https);
-    services.serve_devices(mqtt_listener, mqtt);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = certificates.keep_fresh(REFRESH) => {}
-        () = policies.keep_fresh(&hub) => {}
-    }
+    services.serve_devices(mqtt_listener, mqtt, options.max_connections);
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = store.broken() => Err(RunError::StoreFailed),
+        () = certificates.keep_fresh(REFRESH) => Ok(()),
+        () = policies.keep_fresh(&hub) => Ok(()),
+    };
     tracing::info!("the hub stops");
     services.stop().await;
-    Ok(())
+    outcome
 }
 
 async fn listen(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
@@ -160,20 +167,32 @@ impl Services {
 
     fn serve_rest(&mut self, listener: TcpListener, tls: Arc<ServerConfig>) {
         let router = rest::router(self.hub.clone());
-        self.accept(listener, tls, move |stream, stopping| {
-            serve_http(stream, router.clone(), stopping)
-        });
+        self.accept(
+            listener,
+            tls,
+            AcceptLimits::default(),
+            move |stream, stopping| serve_http(stream, router.clone(), stopping),
+        );
     }
 
-    fn serve_devices(&mut self, listener: TcpListener, tls: Arc<ServerConfig>) {
+    fn serve_devices(&mut self, listener: TcpListener, tls: Arc<ServerConfig>, connections: usize) {
+        let limits = AcceptLimits {
+            connections,
+            ..AcceptLimits::default()
+        };
         let hub = self.hub.clone();
-        self.accept(listener, tls, move |stream, _| {
+        self.accept(listener, tls, limits, move |stream, _| {
             device::serve(hub.clone(), stream)
         });
     }
 
-    fn accept<F, S>(&mut self, listener: TcpListener, tls: Arc<ServerConfig>, serve: F)
-    where
+    fn accept<F, S>(
+        &mut self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        limits: AcceptLimits,
+        serve: F,
+    ) where
         F: Fn(Stream, watch::Receiver<bool>) -> S + Clone + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
@@ -186,7 +205,7 @@ impl Services {
                 drop(alive);
             }
         };
-        tokio::spawn(Acceptor::new(AcceptLimits::default()).run(listener, tls, serve, stop));
+        tokio::spawn(Acceptor::new(limits).run(listener, tls, serve, stop));
     }
 
     async fn stop(self) {

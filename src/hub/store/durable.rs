@@ -4,6 +4,9 @@
 //! takes whatever is waiting (up to [`GROUP`] writes), applies it in one transaction and answers
 //! each writer only after that transaction is durable. While it syncs, the next group gathers.
 //! The queue is bounded: writers wait for room instead of filling the memory.
+//!
+//! After a failed write nothing can be read or written any more until the file is opened again, so
+//! whoever runs the store watches [`DurableStore::broken`] and starts afresh.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -17,7 +20,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
     TableDefinition,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Counts, Page, Store, StoreError, Stored, Verdict, Write, judge};
 
@@ -40,6 +43,7 @@ pub struct DurableStore {
     /// `None` only while dropping.
     queue: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
+    is_broken: watch::Receiver<bool>,
 }
 
 /// What one caller waits for.
@@ -71,16 +75,23 @@ impl DurableStore {
         prepare(&database).map_err(|why| StoreError::new("prepare its file", why))?;
         let database = Arc::new(database);
         let (queue, requests) = mpsc::channel(QUEUE);
+        let (broken, is_broken) = watch::channel(false);
         let writing = Arc::clone(&database);
         let writer = std::thread::Builder::new()
             .name("hub-store-writer".into())
-            .spawn(move || write_groups(&writing, requests))
+            .spawn(move || write_groups(&writing, requests, &broken))
             .map_err(|why| StoreError::new("start its writer", why))?;
         Ok(Self {
             database,
             queue: Some(queue),
             writer: Some(writer),
+            is_broken,
         })
+    }
+
+    /// Resolves once a write has failed, or the writer is gone for another reason.
+    pub async fn broken(&self) {
+        let _ = self.is_broken.clone().wait_for(|broken| *broken).await;
     }
 
     async fn ask(&self, writes: Vec<Write>, reserve: u64) -> Result<Done, StoreError> {
@@ -185,7 +196,11 @@ fn decode((revision, enabled, body): (u64, bool, &[u8])) -> Stored {
     }
 }
 
-fn write_groups(database: &Database, mut requests: mpsc::Receiver<Request>) {
+fn write_groups(
+    database: &Database,
+    mut requests: mpsc::Receiver<Request>,
+    broken: &watch::Sender<bool>,
+) {
     while let Some(first) = requests.blocking_recv() {
         let mut size = first.writes.len();
         let mut group = vec![first];
@@ -205,6 +220,7 @@ fn write_groups(database: &Database, mut requests: mpsc::Receiver<Request>) {
             Err(why) => {
                 tracing::error!(%why, writes = size, "the hub's store could not write");
                 let failed = StoreError::new("write", why);
+                broken.send_replace(true);
                 for request in group {
                     let _ = request.answer.send(Err(failed.clone()));
                 }

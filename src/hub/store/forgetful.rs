@@ -12,6 +12,8 @@ struct Platter {
     /// Since the last sync, in order: a disk may have kept any of them.
     unsynced: Vec<(usize, Vec<u8>)>,
     syncs: u64,
+    /// Whether it fails to sync from now on.
+    fails: bool,
     /// Shown what could be left of the disk just before each sync.
     witness: Option<Witness>,
 }
@@ -88,6 +90,9 @@ impl StorageBackend for ForgetfulDisk {
 
     fn sync_data(&self) -> Result<(), std::io::Error> {
         let mut platter = self.0.lock().unwrap();
+        if platter.fails {
+            return Err(std::io::Error::other("the disk is full"));
+        }
         if let Some(Witness(witness)) = platter.witness.clone() {
             let none = platter.after_power_loss(|_| false);
             let all = platter.after_power_loss(|_| true);
@@ -115,6 +120,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use bytes::Bytes;
+    use futures::FutureExt;
     use futures::executor::block_on;
     use futures::future::join_all;
 
@@ -224,6 +230,21 @@ mod tests {
             (!whole).then(|| format!("d{device} at {revision}, variant {kept}"))
         };
         promised.iter().filter_map(lacks).collect()
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_is_not_acknowledged_and_tells_that_the_store_is_broken() {
+        let disk = ForgetfulDisk::default();
+        let store = DurableStore::over(disk.open()).unwrap();
+        store.commit(vec![put(1, None, 1)]).await.unwrap();
+        assert_eq!(store.broken().now_or_never(), None);
+        disk.0.lock().unwrap().fails = true;
+        let why = store.commit(vec![put(1, Some(1), 2)]).await.unwrap_err();
+        assert!(why.to_string().contains("the disk is full"), "{why}");
+        store.broken().await;
+
+        let survivor = DurableStore::over(disk.after_power_loss().open()).unwrap();
+        assert_eq!(survivor.get("d1").await.unwrap(), put(1, None, 1).with);
     }
 
     #[tokio::test]
