@@ -99,9 +99,29 @@ fn choose(
             Reason::RefusedBefore,
             false,
         ),
-        Placement::Go(to) => intend(f, enrolled, home, to, data, rule, trigger),
-        Placement::Stay { .. } if data == TransferData::Initial => {
-            intend(f, enrolled, home, home.clone(), data, rule, trigger)
+        Placement::Go(to) => {
+            let placement_hash = enrolled.pool.hash();
+            let goal = Goal {
+                to,
+                data,
+                placement_hash,
+            };
+            intend(f, enrolled, home, goal, rule, trigger)
+        }
+        Placement::Stay { settled, .. } if data == TransferData::Initial => {
+            // A hub that is wanted but not available is asked for again at the next request.
+            let evaluated = if settled {
+                Some(enrolled.pool.hash())
+            } else {
+                f.status.placement_hash.clone()
+            };
+            let (to, placement_hash) = (home.clone(), evaluated.unwrap_or_default());
+            let goal = Goal {
+                to,
+                data,
+                placement_hash,
+            };
+            intend(f, enrolled, home, goal, rule, trigger)
         }
         Placement::Stay { reason, settled } => {
             stay(f, enrolled, home, rule, trigger, reason, settled)
@@ -193,48 +213,29 @@ fn lost(f: &Facts<'_>) -> Next {
     Ok(home::check(f)?.unwrap_or(Step::Settled))
 }
 
+/// What a move is to reach.
+struct Goal {
+    to: HubRef,
+    data: TransferData,
+    /// Placement inputs that count as evaluated after the move.
+    placement_hash: String,
+}
+
 /// Records the intention to move, before any effect.
 fn intend(
     f: &Facts<'_>,
     enrolled: &Enrolled,
     home: &HubRef,
-    to: HubRef,
-    data: TransferData,
+    goal: Goal,
     rule: Rule,
     trigger: Option<&ReprovisionTrigger>,
 ) -> Next {
-    let (generation_id, original) = match f.reach(home)? {
-        Ok(Some(identity)) => {
-            let foreign = f.status.generation_id.as_ref() != Some(&identity.generation_id);
-            // A fence of ours that outlived its move is lifted first.
-            if foreign || (!identity.enabled && identity.is_marked_by(f.uid)) {
-                return lost(f);
-            }
-            let reason = identity
-                .reason
-                .clone()
-                .filter(|_| identity.mark().is_none());
-            (
-                identity.generation_id.clone(),
-                OriginalStatus {
-                    enabled: identity.enabled,
-                    reason,
-                },
-            )
-        }
-        Ok(None) => return lost(f),
-        Err(_) if enrolled.proceed_without_source && home.uid != to.uid => {
-            let recorded = f.status.generation_id.clone().unwrap_or_default();
-            (
-                recorded,
-                OriginalStatus {
-                    enabled: true,
-                    reason: None,
-                },
-            )
-        }
-        Err(trouble) => return Ok(wait_for(&trouble)),
-    };
+    let Goal {
+        to,
+        data,
+        placement_hash,
+    } = goal;
+    let (generation_id, original) = origin(f, enrolled, home, &to)?;
     wait_for_late_calls(f, &[home, &to])?;
     let mut status = f.taken_up();
     status.state = Some(RegistrationState::Assigning);
@@ -265,7 +266,7 @@ fn intend(
         to: TransferTarget { hub: to },
         policy: rule.as_str().to_owned(),
         trigger: trigger.map(|trigger| trigger.id.clone()),
-        placement_hash: enrolled.pool.hash(),
+        placement_hash,
         initial_twin: enrolled.initial_twin.clone().filter(|_| initial),
         proceed_without_source: enrolled.proceed_without_source,
         started_at: f.time(),
@@ -284,6 +285,41 @@ fn intend(
     } else {
         record.into_step()
     })
+}
+
+/// Generation id and status of the identity that moves.
+fn origin(
+    f: &Facts<'_>,
+    enrolled: &Enrolled,
+    home: &HubRef,
+    to: &HubRef,
+) -> Next<(String, OriginalStatus)> {
+    match f.reach(home)? {
+        Ok(Some(identity)) => {
+            let foreign = f.status.generation_id.as_ref() != Some(&identity.generation_id);
+            // A fence of ours that outlived its move is lifted first.
+            if foreign || (!identity.enabled && identity.is_marked_by(f.uid)) {
+                return Err(lost(f)?);
+            }
+            let reason = identity
+                .reason
+                .clone()
+                .filter(|_| identity.mark().is_none());
+            let enabled = identity.enabled;
+            let original = OriginalStatus { enabled, reason };
+            Ok((identity.generation_id.clone(), original))
+        }
+        Ok(None) => Err(lost(f)?),
+        Err(_) if enrolled.proceed_without_source && home.uid != to.uid => {
+            let recorded = f.status.generation_id.clone().unwrap_or_default();
+            let original = OriginalStatus {
+                enabled: true,
+                reason: None,
+            };
+            Ok((recorded, original))
+        }
+        Err(trouble) => Err(wait_for(&trouble)),
+    }
 }
 
 /// On hubs whose etags may repeat, a late call of an earlier operation could match an identity of

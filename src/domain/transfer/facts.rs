@@ -147,6 +147,18 @@ impl Facts<'_> {
         }
     }
 
+    /// How long until a read of the hub tells that nothing of this registration will appear there;
+    /// zero when the present view does.
+    pub(super) fn quiet_in(&self, hub: &HubRef) -> SignedDuration {
+        let wait = self.surroundings.quiet_in(&hub.uid);
+        if self.views.of(&hub.uid).in_flight {
+            // Quiet by now or not, the hub is read again first.
+            wait.max(SignedDuration::from_millis(1))
+        } else {
+            wait
+        }
+    }
+
     /// The identity at a hub; waits while there is trouble.
     pub(super) fn identity(&self, hub: &HubRef) -> Next<Option<&Identity>> {
         self.reach(hub)?.map_err(|trouble| wait_for(&trouble))

@@ -27,16 +27,19 @@ pub(super) fn assign(f: &Facts<'_>) -> Next {
     let enrolled = match &f.enrollment {
         EnrollmentFacts::Missing => {
             let message = "the Enrollment was deleted; create one that enrolls this device";
-            return Ok(f.failed(
+            let step = f.failed(
                 ENROLLMENT_NOT_FOUND,
                 Reason::EnrollmentMissing,
                 message.into(),
-            ));
+            );
+            return Ok(given_up(f, step));
         }
         EnrollmentFacts::Invalid(why) => {
             return Ok(Wait::because(Reason::EnrollmentInvalid, why.clone()));
         }
-        EnrollmentFacts::Valid(enrolled) if enrolled.disabled => return Ok(f.disabled()),
+        EnrollmentFacts::Valid(enrolled) if enrolled.disabled => {
+            return Ok(given_up(f, f.disabled()));
+        }
         EnrollmentFacts::Valid(enrolled) => enrolled,
     };
     let Some((hub, id)) = chosen(f) else {
@@ -104,9 +107,9 @@ fn chosen(f: &Facts<'_>) -> Option<(HubRef, String)> {
 /// After a restore of etcd: a device that lives somewhere already stays there.
 fn follow(f: &Facts<'_>, enrolled: &Enrolled, chosen: &HubRef) -> Next<Option<Step>> {
     for known in &f.hubs {
-        let lives_there = f
-            .identity(&known.hub)?
-            .is_some_and(|identity| identity.enabled);
+        let lives_there = f.identity(&known.hub)?.is_some_and(|identity| {
+            identity.enabled && owner(f, enrolled, &known.hub, identity).is_none()
+        });
         if lives_there && known.hub.uid != chosen.uid && !f.is_in_cleanup(&known.hub) {
             return Ok(Some(override_with(
                 f,
@@ -212,7 +215,12 @@ fn done(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, identity: &Identity) -
         Substatus::InitialAssignment
     });
     status.device_id = Some(identity.device_id.clone());
-    status.placement_hash = Some(enrolled.pool.hash());
+    // Another hub may be wanted by now, or was left out because it is being cleaned up or refused:
+    // then the next request evaluates anew.
+    let wanted = enrolled
+        .pool
+        .place(&f.spec.registration_id, None, |_| false);
+    status.placement_hash = (wanted == Placement::Go(hub.clone())).then(|| enrolled.pool.hash());
     status.credential = Some(enrolled.fingerprint.clone());
     status.policy = Some(
         Rule::new(enrolled.policy, enrolled.sticky_api)
@@ -251,13 +259,27 @@ fn refused(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, trouble: &Trouble) 
         return step;
     }
     match trouble.kind {
-        TroubleKind::Refused => f.failed(HUB_REFUSES, Reason::HubRefused, trouble.message.clone()),
+        TroubleKind::Refused => {
+            let step = f.failed(HUB_REFUSES, Reason::HubRefused, trouble.message.clone());
+            given_up(f, step)
+        }
         TroubleKind::Missing
         | TroubleKind::NoCredentials
         | TroubleKind::Unreachable
         | TroubleKind::Unauthorized
         | TroubleKind::Throttled => wait_for(trouble),
     }
+}
+
+/// The assignment ends without a home; the chosen hub may hold what was sent there.
+fn given_up(f: &Facts<'_>, step: Step) -> Step {
+    let Step::Record(mut record) = step else {
+        return step;
+    };
+    if let Some((hub, _)) = chosen(f) {
+        list_for_cleanup(&mut record.status, &hub, None, f.now);
+    }
+    Step::Record(record)
 }
 
 /// Assigns to another hub than `instead_of`; `Err` when there is none.

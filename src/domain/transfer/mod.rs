@@ -56,7 +56,18 @@ pub enum Mutant {
 /// Chooses the next step.
 #[must_use]
 pub fn decide(facts: &Facts<'_>) -> Step {
-    next(facts).unwrap_or_else(|first| first)
+    let step = next(facts).unwrap_or_else(|first| first);
+    // A deletion works its hubs off itself.
+    if facts.deleting || !matches!(step, Step::Wait(_)) {
+        return step;
+    }
+    // What waits for one hub does not keep the others from being cleaned up.
+    match cleanup::work_off(facts).unwrap_or_else(|first| first) {
+        Step::Wait(_) | Step::Settled => step,
+        meanwhile @ (Step::Look(_) | Step::Effect(_) | Step::Record(_) | Step::Release { .. }) => {
+            meanwhile
+        }
+    }
 }
 
 fn next(facts: &Facts<'_>) -> Next {

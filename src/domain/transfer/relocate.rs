@@ -335,7 +335,9 @@ pub(super) fn committed(f: &Facts<'_>, t: &Transfer) -> Next {
         } else {
             original.reason.clone()
         };
-        return Ok(Effect::cached(
+        // Never on a cached status: after a move away from here, a late create of this transfer
+        // looks just like its target.
+        return Ok(Effect::live(
             &t.to.hub,
             Call::Update(IdentityChange {
                 enabled: original.enabled,
@@ -346,7 +348,11 @@ pub(super) fn committed(f: &Facts<'_>, t: &Transfer) -> Next {
     }
     match f.reach(&t.from.hub)? {
         Err(_) => Ok(close(f, t, Some(target), true)),
-        Ok(Some(source)) if source.generation_id == t.from.generation_id => {
+        // Two names may lead to one hub: the target is never the source to remove.
+        Ok(Some(source))
+            if source.generation_id == t.from.generation_id
+                && source.generation_id != target.generation_id =>
+        {
             Ok(match catch_up(f, t)? {
                 Some(copy) => copy,
                 None => Effect::cached(&t.from.hub, Call::Delete),
@@ -423,6 +429,7 @@ pub(super) fn aborting(f: &Facts<'_>, t: &Transfer) -> Next {
     // A copy that cannot be removed now is inert, and the hub is in cleanup after Close.
     if let Ok(Some(target)) = f.reach(&t.to.hub)?
         && target.is_marked(f.uid, &t.id)
+        && target.generation_id != t.from.generation_id
     {
         return Ok(Effect::cached(&t.to.hub, Call::Delete));
     }
@@ -477,11 +484,8 @@ fn close_aborted(f: &Facts<'_>, t: &Transfer, source: Option<&Identity>) -> Step
         source.map(|source| source.generation_id.as_str()),
     );
     list_for_cleanup(&mut status, &t.to.hub, None, f.now);
-    let reason = Reason::ALL
-        .iter()
-        .copied()
-        .find(|reason| Some(reason.as_str()) == t.abort_reason.as_deref())
-        .unwrap_or(Reason::MoveAborted);
+    let reason = t.abort_reason.as_deref().and_then(Reason::parse);
+    let reason = reason.unwrap_or(Reason::MoveAborted);
     status.refused = Some(refusal(f, t, reason));
     let why = t
         .abort_message

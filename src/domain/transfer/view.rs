@@ -29,6 +29,9 @@ pub struct View {
     pub exists: bool,
     /// A write to the identity was acknowledged.
     pub acknowledged: bool,
+    /// A call of this registration to the hub could still act when the identity was read: that
+    /// nothing was there proves nothing.
+    pub in_flight: bool,
 }
 
 /// Whether a hub can take another device.
@@ -103,6 +106,7 @@ impl View {
         trouble: None,
         exists: false,
         acknowledged: false,
+        in_flight: false,
     };
 
     /// Forgets what was read, because it may have changed.
@@ -110,6 +114,7 @@ impl View {
         self.identity = None;
         self.twin = None;
         self.room = None;
+        self.in_flight = false;
     }
 }
 
