@@ -51,6 +51,8 @@ pub struct Sweep {
 impl Sweep {
     /// One look at every hub that is Ready.
     pub async fn round(&mut self, ctx: &Context) {
+        let oldest = ctx.clock.monotonic().saturating_sub(ctx.call_life());
+        ctx.ledger.forget_before(oldest);
         let hubs = ctx.stores.hubs.state();
         let known: HashSet<_> = hubs.iter().filter_map(|hub| hub.uid()).collect();
         self.first_seen.retain(|(hub, _), _| known.contains(hub));

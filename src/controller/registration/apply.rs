@@ -17,9 +17,12 @@ impl Pass {
             Err(trouble) => return self.note(hub, trouble),
         };
         let device = self.device_id();
+        let in_flight = self.quiet_in(&hub.uid).is_positive();
         let outcome = match look {
             Look::Identity(_) => client.read(&device).await.map(|identity| {
-                self.views.of_mut(&hub.uid).identity = Some(identity);
+                let view = self.views.of_mut(&hub.uid);
+                view.identity = Some(identity);
+                view.in_flight = in_flight;
             }),
             Look::Twin(_) => client.read_twin(&device).await.map(|twin| {
                 self.views.saw_twin(&hub.uid, twin);
@@ -55,6 +58,7 @@ impl Pass {
                 return Ok(());
             }
         };
+        let in_flight = self.quiet_in(&hub.uid).is_positive();
         self.ctx
             .ledger
             .sending(&self.uid, &hub.uid, self.ctx.clock.monotonic());
@@ -73,6 +77,7 @@ impl Pass {
                 self.failed(hub, &error);
             }
         }
+        self.views.of_mut(&hub.uid).in_flight = in_flight;
         Ok(())
     }
 
