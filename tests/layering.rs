@@ -14,7 +14,7 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 const FLOORS: &[&[&str]] = &[
     &["api"],
     &["domain"],
-    &["clock"],
+    &["clock", "random"],
     &["wire"],
     &["registry"],
     &["telemetry", "metrics"],
