@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::error::Problem;
 use crate::domain::ids::RegistrationId;
 
+/// Largest body: the message size of the Azure page "DPS service limits".
+pub const LARGEST: usize = 96 * 1024;
+
 /// What a body may tell us.
 #[derive(Debug, Default, PartialEq)]
 pub struct Body {
@@ -18,6 +21,9 @@ pub struct Body {
 impl Body {
     /// Reads a body. Nothing, white space, and a `payload` of `null` are how SDKs say nothing.
     pub fn parse(bytes: &[u8], id: &RegistrationId) -> Result<Self, Problem> {
+        if bytes.len() > LARGEST {
+            return Err(Problem::TooLarge(LARGEST));
+        }
         if bytes.trim_ascii().is_empty() {
             return Ok(Self::default());
         }

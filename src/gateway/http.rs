@@ -27,13 +27,12 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 pub use self::connection::{ConnectionLimits, serve};
+use super::body::LARGEST;
 use super::error::{Problem, RETRY_AFTER as RETRY_AFTER_SECONDS};
 use super::registrations::Registrations;
 use super::service::{Answer, Caller, Protocol, Request, Service};
 use crate::wire::tls::Peer;
 
-/// Largest body: the message size of the Azure page "DPS service limits".
-pub const BODY: usize = 96 * 1024;
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -48,12 +47,8 @@ pub fn router<R: Registrations>(service: Arc<Service<R>>) -> Router {
             get(poll::<R>),
         )
         .route("/{scope}/registrations/{id}", post(lookup::<R>))
-        .fallback(async |State(service): State<Arc<Service<R>>>| {
-            refuse(&service, &Problem::UnknownPath)
-        })
-        .method_not_allowed_fallback(async |State(service): State<Arc<Service<R>>>| {
-            refuse(&service, &Problem::MethodNotAllowed)
-        })
+        .fallback(unknown_path::<R>)
+        .method_not_allowed_fallback(method_not_allowed::<R>)
         .with_state(service)
 }
 
@@ -67,10 +62,9 @@ async fn register<R: Registrations>(
     body: Body,
 ) -> Response {
     let served = async {
+        let body = read(body).await?;
         let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
-        let request = Request::Register {
-            body: read(body).await?,
-        };
+        let request = Request::Register { body };
         service.serve(&caller, request).await
     };
     match served.await {
@@ -95,9 +89,9 @@ async fn poll<R: Registrations>(
     body: Body,
 ) -> Response {
     let served = async {
-        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
-        // Some SDKs send a body; it means nothing, but must not be left on the connection.
+        // Some SDKs send a body; it means nothing.
         read(body).await?;
+        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
         service.serve(&caller, Request::Poll { operation_id }).await
     };
     match served.await {
@@ -123,16 +117,31 @@ async fn lookup<R: Registrations>(
     body: Body,
 ) -> Response {
     let served = async {
+        let body = read(body).await?;
         let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
-        let request = Request::Lookup {
-            body: read(body).await?,
-        };
+        let request = Request::Lookup { body };
         service.serve(&caller, request).await
     };
     match served.await {
         Ok(answer) => show(&service, StatusCode::OK, answer, None),
         Err(problem) => refuse(&service, &problem),
     }
+}
+
+async fn unknown_path<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    body: Body,
+) -> Response {
+    let problem = read(body).await.err().unwrap_or(Problem::UnknownPath);
+    refuse(&service, &problem)
+}
+
+async fn method_not_allowed<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    body: Body,
+) -> Response {
+    let problem = read(body).await.err().unwrap_or(Problem::MethodNotAllowed);
+    refuse(&service, &problem)
 }
 
 fn caller(
@@ -170,10 +179,12 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> 
         .map_err(|error: T::Err| Problem::BadRequest(error.to_string()))
 }
 
+/// The whole body. Read before anything is answered: an unread rest would cost the connection, and
+/// the C SDK opens no second one.
 async fn read(body: Body) -> Result<Bytes, Problem> {
-    match timeout(BODY_WITHIN, to_bytes(body, BODY)).await {
+    match timeout(BODY_WITHIN, to_bytes(body, LARGEST)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(Problem::TooLarge(BODY)),
+        Ok(Err(error)) if is_too_large(&error) => Err(Problem::TooLarge(LARGEST)),
         Ok(Err(_)) => Err(Problem::BadRequest("the body was cut short".into())),
         Err(_) => Err(Problem::BadRequest(
             "the body did not arrive in time".into(),

@@ -12,6 +12,7 @@
 pub mod body;
 pub mod decide;
 pub mod error;
+pub mod fronts;
 pub mod health;
 pub mod http;
 pub mod limits;

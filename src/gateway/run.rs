@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::fronts::{Fronts, stopped};
+use super::health;
 use super::metrics::Metrics;
 use super::mirror::Mirror;
-use super::mqtt::MqttFront;
-use super::options::{Bounds, Options};
+use super::options::Options;
 use super::registrations::Cluster;
 use super::service::Service;
 use super::tenants::Tenants;
 use super::watch::{Health, SILENCE, Watches};
-use super::{health, http};
 use crate::clock::Clock;
 use crate::cluster::connect::{Clients, ConnectError, Connection};
-use crate::wire::tls::{Accepted, Acceptor, CertificateError, Certificates, server_config};
+use crate::wire::tls::{CertificateError, Certificates};
 
 /// How long requests that are being served may take after the gateway was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -162,8 +162,14 @@ impl Gateway {
         ));
         let poll = Duration::from_secs(options.tls_poll_seconds);
         parts.spawn(self.certificates.clone().keep_fresh(poll));
-        let (serving, served) = mpsc::channel(1);
-        self.listen(&mut parts, &service, &bounds, https, mqtt, serving)?;
+        let fronts = Fronts {
+            service,
+            certificates: self.certificates.clone(),
+            accept: bounds.accept,
+            http: bounds.http,
+            mqtt: bounds.mqtt,
+        };
+        let served = fronts.listen(&mut parts, https, mqtt, &self.stop)?;
         tracing::info!(
             https = %options.https_listen, mqtt = %options.mqtt_listen, "the gateway serves"
         );
@@ -172,60 +178,22 @@ impl Gateway {
             _ = watching.join_next() => return Err(RunError::Ended),
             _ = parts.join_next() => if !*self.stop.borrow() { return Err(RunError::Ended) },
         }
-        drain(served).await;
-        Ok(())
-    }
-
-    fn listen(
-        &self,
-        parts: &mut JoinSet<()>,
-        service: &Arc<Service<Cluster>>,
-        bounds: &Bounds,
-        https: TcpListener,
-        mqtt: TcpListener,
-        serving: mpsc::Sender<()>,
-    ) -> Result<(), RunError> {
-        let acceptor = Acceptor::new(bounds.accept);
-        let router = http::router(service.clone());
-        let (stop, limits, metrics) = (self.stop.clone(), bounds.http, self.metrics.clone());
-        let for_http = serving.clone();
-        let serve_http = move |accepted: Accepted| {
-            let (router, stop, serving) = (router.clone(), stop.clone(), for_http.clone());
-            let counted = metrics.connection("https");
-            async move {
-                let Accepted { stream, peer } = accepted;
-                let address = peer.address;
-                if let Err(error) = http::serve(stream, router, Arc::new(peer), limits, stop).await
-                {
-                    tracing::debug!(%address, %error, "an HTTPS connection failed");
-                }
-                drop((counted, serving));
-            }
-        };
-        let config = server_config(self.certificates.clone(), &["http/1.1"])?;
-        let stop = stopped(self.stop.clone());
-        parts.spawn(acceptor.clone().run(https, config, serve_http, stop));
-
-        let front = Arc::new(MqttFront::new(service.clone(), bounds.mqtt));
-        let stop = self.stop.clone();
-        let serve_mqtt = move |accepted: Accepted| {
-            let (front, stop, serving) = (front.clone(), stop.clone(), serving.clone());
-            async move {
-                front.serve(accepted, stop).await;
-                drop(serving);
-            }
-        };
-        let config = server_config(self.certificates.clone(), &[])?;
-        parts.spawn(acceptor.run(mqtt, config, serve_mqtt, stopped(self.stop.clone())));
+        tracing::info!("the gateway stops");
+        if timeout(GRACE, served.ended()).await.is_err() {
+            tracing::warn!("some connections did not end in time and are cut");
+        }
         Ok(())
     }
 }
 
 /// A number that nobody else has, for ids.
+#[expect(
+    clippy::expect_used,
+    reason = "without randomness ids could repeat; the library itself gives up then"
+)]
 fn random() -> u128 {
     let mut bytes = [0; 16];
-    // Without a working source of randomness nothing here is safe; the library aborts then.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    aws_lc_rs::rand::fill(&mut bytes).expect("the machine has a source of randomness");
     u128::from_be_bytes(bytes)
 }
 
@@ -236,17 +204,4 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Ru
         address,
         source,
     })
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    // A sender that is gone says stop, too.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Waits for the connections that are being served; each holds a sender.
-async fn drain(mut served: mpsc::Receiver<()>) {
-    tracing::info!("the gateway stops");
-    if timeout(GRACE, served.recv()).await.is_err() {
-        tracing::warn!("some connections did not end in time and are cut");
-    }
 }

@@ -1,8 +1,10 @@
 //! One device's connection, from CONNECT to its end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,7 +16,6 @@ use crate::gateway::error::{Problem, RETRY_AFTER};
 use crate::gateway::registrations::Registrations;
 use crate::gateway::service::{Answer, Request};
 use crate::wire::mqtt::{self, Event, Events, Filter, Handle, Publish, Qos};
-use crate::wire::tls::Accepted;
 
 /// Tells connections of one device apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -37,17 +38,19 @@ struct Violation(&'static str);
 
 impl<R: Registrations> MqttFront<R> {
     /// Serves one connection until it ends, or `stop` becomes true.
-    pub async fn serve(&self, accepted: Accepted, mut stop: watch::Receiver<bool>) {
-        let Accepted { stream, peer } = accepted;
+    pub async fn serve<S>(&self, stream: S, address: IpAddr, mut stop: watch::Receiver<bool>)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let _counted = self.service.metrics().connection("mqtt");
         let (handle, mut events) = mqtt::open(stream, self.limits.wire);
         let Some(Event::Connect(connect)) = events.next().await else {
             return;
         };
-        let login = match login(&connect, peer.address.ip()) {
+        let login = match login(&connect, address) {
             Ok(login) => login,
             Err(refusal) => {
-                tracing::debug!(address = %peer.address, ?refusal, "CONNECT refused");
+                tracing::debug!(%address, ?refusal, "CONNECT refused");
                 let _ = handle.refuse(refusal);
                 return;
             }
@@ -68,7 +71,7 @@ impl<R: Registrations> MqttFront<R> {
         };
         device.come_back();
         if let Err(Violation(what)) = device.converse(&mut events, &mut stop).await {
-            tracing::debug!(address = %peer.address, what, "MQTT connection closed");
+            tracing::debug!(%address, what, "MQTT connection closed");
         }
         if let Some(mailbox) = &device.mailbox {
             mailbox.detach(device.number);
