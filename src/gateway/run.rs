@@ -22,6 +22,7 @@ use super::tenants::Tenants;
 use super::watch::{Health, SILENCE, Watches};
 use crate::clock::Clock;
 use crate::cluster::connect::{Clients, ConnectError, Connection};
+use crate::random::{Random as _, SystemRandom};
 use crate::wire::tls::{CertificateError, Certificates};
 
 /// How long requests that are being served may take after the gateway was asked to stop.
@@ -57,8 +58,6 @@ pub enum RunError {
 /// # Errors
 /// Something that cannot be used: a file, an address, the cluster.
 pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError> {
-    // kube asks for the process's provider; the first caller in a process wins.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (stopper, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
@@ -187,14 +186,8 @@ impl Gateway {
 }
 
 /// A number that nobody else has, for ids.
-#[expect(
-    clippy::expect_used,
-    reason = "without randomness ids could repeat; the library itself gives up then"
-)]
 fn random() -> u128 {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the machine has a source of randomness");
-    u128::from_be_bytes(bytes)
+    u128::from_be_bytes(SystemRandom.bytes())
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

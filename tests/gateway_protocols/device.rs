@@ -38,7 +38,10 @@ pub(crate) async fn dial(
 }
 
 /// One HTTPS connection, and the server that it needs.
-pub(crate) struct Https(TlsStream<TcpStream>, Arc<Sockets>);
+pub(crate) struct Https {
+    stream: TlsStream<TcpStream>,
+    _server: Arc<Sockets>,
+}
 
 /// One answer.
 #[derive(Debug)]
@@ -51,15 +54,21 @@ pub(crate) struct Reply {
 
 impl Https {
     pub(crate) async fn open(sockets: &Arc<Sockets>) -> Self {
-        Self(dial(sockets, sockets.https, true).await, sockets.clone())
+        Self {
+            stream: dial(sockets, sockets.https, true).await,
+            _server: sockets.clone(),
+        }
     }
 
     pub(crate) async fn open_without_sni(sockets: &Arc<Sockets>) -> Self {
-        Self(dial(sockets, sockets.https, false).await, sockets.clone())
+        Self {
+            stream: dial(sockets, sockets.https, false).await,
+            _server: sockets.clone(),
+        }
     }
 
     pub(crate) fn stream(&mut self) -> &mut TlsStream<TcpStream> {
-        &mut self.0
+        &mut self.stream
     }
 
     /// Sends one request and reads one answer, on the same connection as the last.
@@ -77,10 +86,10 @@ impl Https {
             "{line} HTTP/1.1\r\nHost: localhost\r\n{token}{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
-        self.0.write_all(head.as_bytes()).await.unwrap();
+        self.stream.write_all(head.as_bytes()).await.unwrap();
         // An answer may come before the body is taken.
-        let _ = self.0.write_all(body).await;
-        let _ = self.0.flush().await;
+        let _ = self.stream.write_all(body).await;
+        let _ = self.stream.flush().await;
         timeout(PATIENCE, self.reply()).await.expect("an answer")
     }
 
@@ -98,7 +107,7 @@ impl Https {
     async fn reply(&mut self) -> Reply {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.0.read_u8().await.unwrap());
+            head.push(self.stream.read_u8().await.unwrap());
         }
         let head = String::from_utf8(head).unwrap();
         let status_line = head.lines().next().unwrap().to_owned();
@@ -110,7 +119,7 @@ impl Https {
         };
         let length = reply.header("content-length").unwrap().parse().unwrap();
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await.unwrap();
+        self.stream.read_exact(&mut body).await.unwrap();
         reply.body = serde_json::from_slice(&body).expect("every answer is JSON");
         reply
     }
@@ -275,12 +284,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mqtt<S> {
         self.send(&packet(0x40, &id)).await;
     }
 
-    /// Registers, and gives topic and body of the answer.
+    /// Topic and body of the next thing said, which is an answer.
     pub(crate) async fn answer(&mut self) -> (String, Value) {
-        match self.next().await {
-            Said::Publish { topic, body, .. } => (topic, body),
-            other => panic!("expected an answer, got {other:?}"),
-        }
+        let said = self.next().await;
+        let Said::Publish { topic, body, .. } = said else {
+            panic!("expected an answer, got {said:?}");
+        };
+        (topic, body)
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {

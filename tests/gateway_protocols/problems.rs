@@ -132,10 +132,7 @@ async fn over_mqtt(cause: &Cause) -> Option<(String, Value)> {
         Ask::Poll(operation) => device.poll(0, "1", operation).await,
         Ask::Line(_) => return None,
     }
-    match device.next().await {
-        Said::Publish { topic, body, .. } => Some((topic, body)),
-        other => panic!("{other:?}"),
-    }
+    Some(device.answer().await)
 }
 
 #[tokio::test]
