@@ -388,7 +388,7 @@ subjects:
   - {kind: ServiceAccount, name: rehome-gateway, namespace: rehome-system}
 "#;
 
-const HUB_AND_ENROLLMENT: &str = r#"
+const HUB_AND_ENROLLMENT: &str = r"
 apiVersion: rehome.dev/v1alpha1
 kind: IoTHub
 metadata: {name: west}
@@ -402,4 +402,4 @@ metadata: {name: line-3}
 spec:
   group: {}
   attestation: {symmetricKey: {secretRef: {name: line-3}}}
-"#;
+";
