@@ -1,12 +1,13 @@
 //! The ground that the tests and the demo stand on.
 //!
 //! It starts real things only: a Kubernetes control plane built from source, certificates, the
-//! product's own processes. It must not imitate any of them, and must not know what Rehome does
-//! beyond the names in its chart (`chart`).
+//! product's own processes. It must not imitate any of them. Of Rehome it knows the chart (`chart`)
+//! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are.
 //!
 //! ```text
-//! tools ──────► control_plane ──► cluster ──► a test
-//! (Go builds)   (three processes)  (clients, namespaces, audit)
+//! tools ──────► control_plane ──► cluster ──► installation ──► a test, the demo
+//! (Go builds)   (three processes)  (clients,   (controller,     ▲
+//!                                   audit)      gateway, hubs)  device
 //!      └──────────── process, warden, network, certificates, wait ────────────┘
 //! ```
 
@@ -16,6 +17,8 @@ pub mod chart;
 mod cluster;
 pub mod commands;
 mod control_plane;
+pub mod device;
+pub mod installation;
 mod network;
 mod process;
 pub mod tools;
@@ -27,7 +30,8 @@ pub use certificates::{Authority, Issued};
 pub use chart::{Operator, render_chart};
 pub use cluster::{Cluster, Identity, Namespace};
 pub use control_plane::ControlPlane;
+pub use installation::Installation;
 pub use network::{container_engine_answers, free_port, loopback};
 pub use process::{Process, Signal};
-pub use wait::{expect, expect_ok};
-pub use warden::scratch;
+pub use wait::{expect, expect_ok, until};
+pub use warden::{keep_files, scratch};

@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -20,6 +20,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Open for a process that is told things.
+    input: Option<ChildStdin>,
     /// Where in the log this process began: a log may be continued after a restart.
     log_start: u64,
     ended: Option<ExitStatus>,
@@ -45,7 +47,26 @@ impl Process {
         Self::spawn_command(name, command, log.as_ref())
     }
 
-    pub(crate) fn spawn_command(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+    /// Starts `binary`, which reads from its standard input what [`Self::tell`] says.
+    pub fn spawn_listening<A>(
+        name: &str,
+        binary: impl AsRef<OsStr>,
+        args: A,
+        log: impl AsRef<Path>,
+    ) -> Result<Self>
+    where
+        A: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        let mut command = Command::new(binary.as_ref());
+        command.args(args);
+        Self::start(name, command, Stdio::piped(), log.as_ref())
+    }
+
+    pub(crate) fn spawn_command(name: &str, command: Command, log: &Path) -> Result<Self> {
+        Self::start(name, command, Stdio::null(), log)
+    }
+
+    fn start(name: &str, mut command: Command, input: Stdio, log: &Path) -> Result<Self> {
         let warden = Warden::get()?;
         let output = OpenOptions::new()
             .create(true)
@@ -53,8 +74,8 @@ impl Process {
             .open(log)
             .with_context(|| format!("cannot write {}", log.display()))?;
         let log_start = output.metadata()?.len();
-        let child = command
-            .stdin(Stdio::null())
+        let mut child = command
+            .stdin(input)
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
@@ -64,11 +85,19 @@ impl Process {
         warden.watch(child.id());
         Ok(Self {
             name: name.to_owned(),
+            input: child.stdin.take(),
             child,
             log: log.to_owned(),
             log_start,
             ended: None,
         })
+    }
+
+    /// Writes a line to the standard input of a process that listens.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut();
+        let input = input.with_context(|| format!("{} does not listen", self.name))?;
+        writeln!(input, "{line}").with_context(|| format!("{} cannot be told anything", self.name))
     }
 
     /// The process id.

@@ -35,7 +35,7 @@ pub async fn expect_ok<T, E: std::fmt::Debug>(
 }
 
 /// Asks `probe` until it succeeds; after the time the last error, none if not one look ended.
-pub(crate) async fn until<T, E>(
+pub async fn until<T, E>(
     within: Duration,
     mut probe: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T, Option<E>> {

@@ -113,6 +113,13 @@ impl Warden {
     }
 }
 
+/// Leaves the files of this process where they are when it ends, and says where that is.
+pub fn keep_files() -> Result<PathBuf> {
+    let warden = Warden::get()?;
+    warden.keep();
+    Ok(warden.directory().to_owned())
+}
+
 /// A new directory for the files of one test; it goes with the test process, or stays with the
 /// logs when a test fails.
 pub fn scratch(prefix: &str) -> Result<PathBuf> {

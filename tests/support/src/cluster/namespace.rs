@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::{Namespace as Object, ServiceAccount};
 use kube::api::{DeleteParams, DynamicObject, ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -70,6 +70,19 @@ impl Namespace {
         self.cluster.apply_in(&self.name, yaml).await
     }
 
+    /// Deletes it and waits until it is gone: whoever holds finalizers in it must be at work.
+    pub async fn delete(self) -> Result<()> {
+        let api: Api<Object> = Api::all(self.cluster.client.clone());
+        api.delete(&self.name, &DeleteParams::background()).await?;
+        let gone = until(PATIENCE, async || match api.get_opt(&self.name).await {
+            Ok(None) => Ok(()),
+            Ok(Some(left)) => Err(format!("{:?}", left.status)),
+            Err(error) => Err(error.to_string()),
+        });
+        gone.await
+            .map_err(|left| anyhow!("namespace {} does not go: {left:?}", self.name))
+    }
+
     /// As [`Cluster::client_as`], for a ServiceAccount of this namespace.
     pub async fn client_as(&self, service_account: &str) -> Result<Identity> {
         self.cluster.client_as(&self.name, service_account).await
@@ -93,11 +106,11 @@ async fn delete(name: &str, kubeconfig: &Path) -> Result<()> {
     let request = async {
         let client: Client = connect(kubeconfig).await?;
         let api: Api<Object> = Api::all(client);
-        anyhow::Ok(
-            api.delete(name, &DeleteParams::background())
-                .await
-                .map(drop)?,
-        )
+        match api.delete(name, &DeleteParams::background()).await {
+            // A test may have waited for its end.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            deleted => Ok(deleted.map(drop)?),
+        }
     };
     tokio::time::timeout(Duration::from_secs(5), request).await?
 }

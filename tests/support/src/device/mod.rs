@@ -1,0 +1,67 @@
+//! A device in the field: it registers at a gateway and lives at a hub.
+//!
+//! Speaks the documented protocols with code of its own and shares none with the product, so that
+//! no mistake is on both sides. Knows neither Kubernetes nor the product's processes.
+
+mod key;
+mod mqtt;
+mod registration;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+pub use key::Key;
+pub use mqtt::Refused;
+pub use registration::{Applicant, Protocol, Registrar, Told};
+pub use session::Session;
+
+use crate::cluster::install_tls_provider;
+
+/// Longest time for an answer to an HTTPS request.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The certificate authority that a client was told to trust.
+#[derive(Clone)]
+pub struct Trust {
+    pem: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Trust {
+    /// Trusts nobody but this authority.
+    pub fn new(ca_pem: &str) -> Result<Self> {
+        install_tls_provider();
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.context("the CA is not PEM")?)?;
+        }
+        let tls = ClientConfig::builder().with_root_certificates(roots);
+        Ok(Self {
+            pem: ca_pem.to_owned(),
+            tls: Arc::new(tls.with_no_client_auth()),
+        })
+    }
+
+    /// The authority in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A client for the server of that name, wherever it listens.
+    pub(crate) fn http_client(&self, host: &str, address: SocketAddr) -> Result<reqwest::Client> {
+        let roots = reqwest::Certificate::from_pem_bundle(self.pem.as_bytes())?;
+        let client = reqwest::Client::builder()
+            .tls_certs_only(roots)
+            .resolve(host, address)
+            .timeout(PATIENCE)
+            .build();
+        client.context("no HTTP client")
+    }
+}

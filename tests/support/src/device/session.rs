@@ -1,0 +1,84 @@
+//! A device at its hub: its twin over MQTT, as device SDKs speak it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Trust;
+use super::key::Key;
+use super::mqtt::{Login, Mqtt};
+
+const RESPONSES: &str = "$iothub/twin/res/";
+const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/";
+
+/// A connection of a device to its hub.
+pub struct Session {
+    mqtt: Mqtt,
+    requests: u32,
+}
+
+impl Session {
+    /// Connects. An error that holds [`super::Refused`] means that the hub does not let it in.
+    pub async fn connect(
+        host: &str,
+        address: SocketAddr,
+        trust: &Trust,
+        device_id: &str,
+        key: &Key,
+    ) -> Result<Self> {
+        let login = Login {
+            host,
+            address,
+            client_id: device_id,
+            user: &format!("{host}/{device_id}/?api-version=2019-10-01"),
+            password: &key.token(&format!("{host}/devices/{device_id}"), None)?,
+        };
+        let mut mqtt = Mqtt::connect(&login, &trust.tls).await?;
+        mqtt.subscribe(&format!("{RESPONSES}#")).await?;
+        mqtt.subscribe(&format!("{DESIRED}#")).await?;
+        Ok(Self { mqtt, requests: 0 })
+    }
+
+    /// `desired` and `reported` as the device sees them, with their `$version`.
+    pub async fn twin(&mut self) -> Result<Value> {
+        let payload = self.ask("GET/", 200, b" ").await?;
+        serde_json::from_slice(&payload).context("a twin that is not JSON")
+    }
+
+    /// Merges into `reported`; answered once the hub has it for good.
+    pub async fn report(&mut self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        self.ask("PATCH/properties/reported/", 204, patch.as_bytes())
+            .await
+            .map(drop)
+    }
+
+    /// The next change of `desired`, with its `$version`.
+    pub async fn desired_change(&mut self) -> Result<Value> {
+        let message = self.mqtt.message(DESIRED).await?;
+        serde_json::from_slice(&message.payload).context("a patch that is not JSON")
+    }
+
+    /// Whether the hub ends the connection within the time.
+    pub async fn is_ended(&mut self, within: Duration) -> bool {
+        self.mqtt.is_ended(within).await
+    }
+
+    async fn ask(&mut self, what: &str, expected: u16, payload: &[u8]) -> Result<Vec<u8>> {
+        self.requests += 1;
+        let rid = self.requests;
+        let topic = format!("$iothub/twin/{what}?$rid={rid}");
+        self.mqtt.publish(&topic, payload).await?;
+        let answer = self.mqtt.message(RESPONSES).await?;
+        let fine = format!("{RESPONSES}{expected}/?$rid={rid}");
+        ensure!(
+            answer.topic == fine || answer.topic.starts_with(&format!("{fine}&")),
+            "{topic} was answered on {}: {}",
+            answer.topic,
+            String::from_utf8_lossy(&answer.payload)
+        );
+        Ok(answer.payload)
+    }
+}

@@ -1,0 +1,176 @@
+//! Rehome as its chart installs it, on a test cluster: the chart's kinds, Roles and policies, and
+//! the product's own processes with the rights of their own `ServiceAccount`s.
+//!
+//! What a Deployment would start is started here as processes of this machine; each server has an
+//! address of its own, since device SDKs know only the standard ports.
+
+mod addresses;
+mod hub;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+pub use addresses::Place;
+pub use hub::{Hub, Twin};
+
+use crate::certificates::Authority;
+use crate::chart::Operator;
+use crate::cluster::Cluster;
+use crate::device::{Registrar, Trust};
+use crate::network::{free_port, loopback};
+use crate::process::Process;
+use crate::warden::scratch;
+
+/// Longest time for a process to serve.
+const START: Duration = Duration::from_mins(1);
+/// Longest time for a process to end when it is asked to.
+const END: Duration = Duration::from_secs(20);
+
+/// A running controller and gateway, and hubs for devices to live on.
+pub struct Installation {
+    pub operator: Operator,
+    pub controller: Process,
+    pub gateway: Process,
+    pub hubs: Vec<Hub>,
+    /// Where devices register.
+    pub registrar: Registrar,
+    /// Logs, certificates and the hubs' stores.
+    pub directory: PathBuf,
+    _addresses: addresses::Addresses,
+}
+
+/// What the processes have in common.
+struct Server<'a> {
+    binary: &'a Path,
+    directory: &'a Path,
+}
+
+impl Installation {
+    /// Installs the chart on `cluster` and starts the program `rehome` as controller, as gateway
+    /// and as a hub for each of the names.
+    pub async fn start(cluster: &Cluster, rehome: &Path, hubs: &[&str]) -> Result<Self> {
+        let directory = scratch("installation")?;
+        let server = Server {
+            binary: rehome,
+            directory: &directory,
+        };
+        let operator = cluster.install_operator().await?;
+        let addresses = addresses::Addresses::claim()?;
+        let authority = Authority::new("Rehome test CA")?;
+        let controller = server.start_controller(&operator).await?;
+        let place = addresses.place(2);
+        let gateway = server.start_gateway(&operator, &authority, place).await?;
+        let mut running = Vec::new();
+        for (number, name) in (3..).zip(hubs) {
+            let place = addresses.place(number);
+            running.push(Hub::start(name, place, &server, &authority).await?);
+        }
+        let registrar = Registrar {
+            host: place.host(),
+            https: place.https(),
+            mqtt: place.mqtt(),
+            trust: Trust::new(&authority.cert_pem())?,
+        };
+        Ok(Self {
+            operator,
+            controller,
+            gateway,
+            hubs: running,
+            registrar,
+            directory,
+            _addresses: addresses,
+        })
+    }
+
+    /// The hub that devices are told by this name.
+    pub fn hub_at(&self, host: &str) -> Result<&Hub> {
+        let found = self.hubs.iter().find(|hub| hub.host() == host);
+        found.with_context(|| format!("no hub is called {host:?}"))
+    }
+
+    /// Ends everything in good order; an error if a process does not end when it is asked to.
+    pub async fn stop(mut self) -> Result<()> {
+        // The servers before the controller, which gives up its Lease.
+        self.gateway.terminate(END).await?;
+        self.controller.terminate(END).await?;
+        for hub in &mut self.hubs {
+            hub.process.terminate(END).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Server<'_> {
+    async fn start_controller(&self, operator: &Operator) -> Result<Process> {
+        let health = (loopback(1), free_port(loopback(1))?);
+        let arguments = [
+            "controller".to_owned(),
+            format!("--kubeconfig={}", operator.controller.kubeconfig.display()),
+            format!(
+                "--gateway-service-account={}/rehome-gateway",
+                operator.namespace
+            ),
+            format!("--gateway-token-dir={}", self.token_directory()?.display()),
+            format!("--lease-namespace={}", operator.namespace),
+            format!("--health-listen={}:{}", health.0, health.1),
+        ];
+        let mut process = self.spawn("controller", arguments)?;
+        process.wait_for_port(health.into(), START).await?;
+        // The gateway's token, which it needs to start.
+        let token = self.token_directory()?.join("token");
+        process
+            .wait_until("the gateway's token", START, async |_| {
+                Ok(token.is_file().then_some(()))
+            })
+            .await?;
+        Ok(process)
+    }
+
+    async fn start_gateway(
+        &self,
+        operator: &Operator,
+        authority: &Authority,
+        place: Place,
+    ) -> Result<Process> {
+        self.write_certificate(self.directory, authority, place)?;
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        let health = (loopback(1), free_port(loopback(1))?);
+        let token = self.token_directory()?.join("token");
+        let arguments = [
+            "gateway".to_owned(),
+            // Where the API server is; who the gateway is there, the token says.
+            format!("--kubeconfig={}", operator.gateway.kubeconfig.display()),
+            format!("--token-file={}", token.display()),
+            format!("--https-listen={}", place.https()),
+            format!("--mqtt-listen={}", place.mqtt()),
+            format!("--health-listen={}:{}", health.0, health.1),
+            format!("--tls-cert={}", file("tls.crt")),
+            format!("--tls-key={}", file("tls.key")),
+        ];
+        let mut process = self.spawn("gateway", arguments)?;
+        process.wait_for_port(place.https(), START).await?;
+        process.wait_for_port(place.mqtt(), START).await?;
+        Ok(process)
+    }
+
+    fn token_directory(&self) -> Result<PathBuf> {
+        let directory = self.directory.join("gateway-token");
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
+    fn spawn<const N: usize>(&self, name: &str, arguments: [String; N]) -> Result<Process> {
+        let log = self.directory.join(format!("{name}.log"));
+        Process::spawn(name, self.binary, arguments, [("", ""); 0], log)
+    }
+
+    /// A certificate for a server that is known by its address.
+    fn write_certificate(&self, to: &Path, authority: &Authority, place: Place) -> Result<()> {
+        let issued = authority.issue(&[place.host()])?;
+        std::fs::write(to.join("tls.crt"), issued.cert_pem)?;
+        std::fs::write(to.join("tls.key"), issued.key_pem)?;
+        Ok(())
+    }
+}
