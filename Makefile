@@ -1,11 +1,15 @@
 .DEFAULT_GOAL := help
-.PHONY: help test crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: prepare ## Show it all in one run; KEEP=1 leaves everything on until Ctrl-C
+	@cargo build --locked --workspace --bins
+	@"$${CARGO_TARGET_DIR:-target}/debug/demo" $(if $(KEEP),--keep)
 
 test: prepare ## Check format and lints and run every test on a real control plane
 	@tests/run
