@@ -8,4 +8,5 @@ mod gateway;
 mod hubs;
 mod lease;
 mod registrations;
+mod sweep;
 mod world;
