@@ -147,7 +147,10 @@ impl LeaseClaim {
                 Some(now.clone())
             },
             renew_time: Some(now),
-            lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(!is_ours)),
+            lease_transitions: Some(
+                old.lease_transitions
+                    .map_or(0, |known| known + i32::from(!is_ours)),
+            ),
             ..old
         });
         lease

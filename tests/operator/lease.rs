@@ -66,7 +66,7 @@ async fn one_holds_the_lease_until_it_releases_it_or_falls_silent() {
             .spec
             .unwrap()
             .lease_transitions,
-        Some(3)
+        Some(2)
     );
 
     // Somebody takes it by force: the holder must notice.
