@@ -263,6 +263,36 @@ async fn one_address_cannot_take_all_connections() {
 }
 
 #[tokio::test]
+async fn one_address_cannot_take_all_handshakes() {
+    let limits = AcceptLimits {
+        handshakes_per_address: 1,
+        ..AcceptLimits::default()
+    };
+    let (server, certificate) = server(limits).await;
+    // One after the other they may.
+    let mut first = dial(server.address, &certificate, BOTH, None)
+        .await
+        .unwrap();
+    line(&mut first).await;
+    let slow = TcpStream::connect(server.address).await.unwrap();
+    assert!(
+        dial(server.address, &certificate, BOTH, None)
+            .await
+            .is_err()
+    );
+    drop(slow);
+    let freed = tokio::time::timeout(Duration::from_secs(20), async {
+        while dial(server.address, &certificate, BOTH, None)
+            .await
+            .is_err()
+        {}
+    });
+    freed
+        .await
+        .expect("a broken handshake gives its place back");
+}
+
+#[tokio::test]
 async fn a_client_that_never_shakes_hands_is_dropped() {
     let limits = AcceptLimits {
         handshake_within: Duration::from_millis(50),

@@ -20,9 +20,12 @@ pub struct Enrolled {
 }
 
 impl Enrolled {
-    /// Takes what is needed. `None` when the registration id does not parse, which the API server
-    /// prevents.
+    /// Takes what is needed. `None` while the Enrollment is being deleted: it enrolls nobody any
+    /// more. Also when the registration id does not parse, which the API server prevents.
     pub fn new(object: &Enrollment) -> Option<Self> {
+        if object.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
         let mut spec = object.spec.clone();
         spec.initial_twin = None;
         let individual = match &spec.individual {

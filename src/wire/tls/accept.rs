@@ -25,6 +25,8 @@ pub struct AcceptLimits {
     pub handshake_within: Duration,
     /// Handshakes under way at once; more wait, within the same time.
     pub handshakes: usize,
+    /// Of these, from one address: one that shakes hands slowly must not keep out all others.
+    pub handshakes_per_address: usize,
     /// Open connections in all; one more is dropped.
     pub connections: usize,
     /// Open connections from one IPv4 address or one IPv6 /64. Generous, because a fleet behind one
@@ -36,7 +38,8 @@ impl Default for AcceptLimits {
     fn default() -> Self {
         Self {
             handshake_within: Duration::from_secs(10),
-            handshakes: 256,
+            handshakes: 2048,
+            handshakes_per_address: 256,
             connections: 20_000,
             per_address: 4096,
         }
@@ -67,7 +70,7 @@ pub struct Acceptor {
     limits: AcceptLimits,
     connections: Arc<Semaphore>,
     handshakes: Semaphore,
-    addresses: Mutex<HashMap<IpAddr, usize>>,
+    addresses: Mutex<HashMap<IpAddr, Open>>,
 }
 
 impl Acceptor {
@@ -128,7 +131,7 @@ impl Acceptor {
         tcp: TcpStream,
         address: SocketAddr,
         config: Arc<ServerConfig>,
-        slot: Slot,
+        mut slot: Slot,
     ) -> io::Result<Accepted> {
         // Answers are small and a device waits for each.
         tcp.set_nodelay(true)?;
@@ -137,6 +140,7 @@ impl Acceptor {
             TlsAcceptor::from(config).accept(tcp).await
         };
         let tls = timeout(self.limits.handshake_within, handshake).await??;
+        slot.has_shaken_hands();
         let (_, connection) = tls.get_ref();
         let peer = Peer {
             address,
@@ -157,17 +161,31 @@ impl Acceptor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let open = addresses.entry(address).or_default();
-        if *open >= self.limits.per_address {
+        let AcceptLimits {
+            per_address,
+            handshakes_per_address,
+            ..
+        } = self.limits;
+        if open.all >= per_address || open.shaking >= handshakes_per_address {
             return None;
         }
-        *open += 1;
+        open.all += 1;
+        open.shaking += 1;
         drop(addresses);
         Some(Slot {
             acceptor: self.clone(),
             address,
+            shaking: true,
             _permit: permit,
         })
     }
+}
+
+/// Connections of one address.
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    shaking: usize,
 }
 
 /// One admitted connection; gives its place back when dropped.
@@ -175,7 +193,19 @@ impl Acceptor {
 struct Slot {
     acceptor: Arc<Acceptor>,
     address: IpAddr,
+    shaking: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    fn has_shaken_hands(&mut self) {
+        self.shaking = false;
+        let addresses = &self.acceptor.addresses;
+        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = addresses.get_mut(&self.address) {
+            open.shaking -= 1;
+        }
+    }
 }
 
 impl Drop for Slot {
@@ -183,8 +213,9 @@ impl Drop for Slot {
         let addresses = &self.acceptor.addresses;
         let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = addresses.get_mut(&self.address) {
-            *open -= 1;
-            if *open == 0 {
+            open.all -= 1;
+            open.shaking -= usize::from(self.shaking);
+            if open.all == 0 {
                 addresses.remove(&self.address);
             }
         }
