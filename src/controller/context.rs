@@ -49,6 +49,21 @@ pub struct Parts {
     pub instance: String,
 }
 
+/// What one life of a process does not share with the next.
+#[cfg(feature = "mutants")]
+pub struct Life {
+    /// Connection to the API server.
+    pub client: Client,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Makes the transports to hubs.
+    pub transports: Arc<dyn TransportFactory>,
+    /// A rule that is broken on purpose.
+    pub mutant: Option<crate::domain::transfer::Mutant>,
+}
+
 /// What every controller is handed.
 pub struct Context {
     /// For reads and writes of single objects.
@@ -158,6 +173,44 @@ impl Context {
         });
         let watches = Watches::new(context.clone(), clients.watches, scope, writers);
         (context, watches, event_writer)
+    }
+
+    /// A context as a process has it that just began, over the stores and indexes of this one:
+    /// crash tests live through thousands of processes and watch once.
+    #[cfg(feature = "mutants")]
+    pub fn reborn(&self, life: Life) -> Arc<Self> {
+        let Life {
+            client,
+            clock,
+            random,
+            transports,
+            mutant,
+        } = life;
+        let hubs = HubClients::new(transports, clock.clone(), self.call_timeout);
+        Arc::new(Self {
+            client,
+            started: clock.monotonic(),
+            patience: self.patience,
+            events: self.events.clone(),
+            metrics: Metrics::new(),
+            stores: self.stores.clone(),
+            index: self.index.clone(),
+            directory: self.directory.clone(),
+            hubs,
+            probes: Probes::default(),
+            counters: Counters::default(),
+            backoff: Backoff::new(random.clone()),
+            home_checks: HomeChecks::default(),
+            departed: Departed::default(),
+            written: Written::default(),
+            ledger: Ledger::default(),
+            mutant,
+            triggers: self.triggers.clone(),
+            synced: watch::Sender::new(*self.synced.borrow()),
+            call_timeout: self.call_timeout,
+            clock,
+            random,
+        })
     }
 
     /// An Enrollment by name.
