@@ -56,13 +56,12 @@ impl Sink<Enrollment> for Enrollments {
     }
 
     fn apply(&self, object: Enrollment) {
-        match Enrolled::new(&object) {
-            Some(enrolled) => self.tenants.apply_enrollment(enrolled),
-            None => {
-                let namespace = object.namespace().unwrap_or_default();
-                self.tenants
-                    .remove_enrollment(&namespace, &object.name_any());
-            }
+        if let Some(enrolled) = Enrolled::new(&object) {
+            self.tenants.apply_enrollment(enrolled);
+        } else {
+            let namespace = object.namespace().unwrap_or_default();
+            self.tenants
+                .remove_enrollment(&namespace, &object.name_any());
         }
         self.changed.notify_one();
     }
