@@ -30,7 +30,7 @@ enum Command {
     },
     Controller(Box<controller::Options>),
     Gateway(Box<gateway::Options>),
-    Hub(hub::Options),
+    Hub(Box<hub::Options>),
 }
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
         Command::Controller(options) => Ok(controller::run(*options, clock).await?),
         Command::Gateway(options) => Ok(gateway::run(*options, clock).await?),
-        Command::Hub(options) => Ok(hub::run(options, clock).await?),
+        Command::Hub(options) => Ok(hub::run(*options, clock).await?),
     }
 }
 

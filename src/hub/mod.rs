@@ -22,7 +22,9 @@ mod bulk;
 pub mod device;
 pub mod error;
 pub mod etag;
+mod health;
 pub mod identity;
+mod metrics;
 pub mod operations;
 mod policy;
 mod query;
@@ -45,6 +47,7 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::domain::ids::DeviceId;
 use error::{ErrorCode, Refusal};
+use metrics::Metrics;
 use record::Record;
 use rest::Policies;
 use serials::Serials;
@@ -81,6 +84,7 @@ pub struct Hub {
     store: Arc<dyn Store>,
     serials: Serials,
     sessions: Arc<Sessions>,
+    metrics: Metrics,
 }
 
 /// When a write happens, and the number that makes it unique.
@@ -110,6 +114,7 @@ impl Hub {
             store,
             serials: Serials::default(),
             sessions: Arc::default(),
+            metrics: Metrics::default(),
         })
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::policy::{Policies, PoliciesError};
 use super::store::{DurableStore, StoreError};
-use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, rest};
+use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
     AcceptLimits, Acceptor, CertificateError, Certificates, Stream, server_config,
@@ -62,6 +62,9 @@ pub struct Options {
     /// How many connections of devices are open at once.
     #[arg(long, env = "REHOME_HUB_MAX_CONNECTIONS", default_value_t = 20_000)]
     max_connections: usize,
+    /// Address of /livez, /readyz and /metrics (plain HTTP); none when absent.
+    #[arg(long, env = "REHOME_HUB_HEALTH_ADDRESS")]
+    health_address: Option<SocketAddr>,
     /// How many devices the hub takes.
     #[arg(long, env = "REHOME_HUB_MAX_DEVICES", default_value_t = DEFAULT_MAX_DEVICES)]
     max_devices: u64,
@@ -103,6 +106,10 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     let mqtt = server_config(certificates.clone(), &[])?;
     let https_listener = listen(options.https_address, "the service API").await?;
     let mqtt_listener = listen(options.mqtt_address, "devices").await?;
+    let health_listener = match options.health_address {
+        Some(address) => Some(listen(address, "health and metrics").await?),
+        None => None,
+    };
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
 
@@ -118,6 +125,9 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     let mut services = Services::new(hub.clone());
     services.serve_rest(https_listener, https);
     services.serve_devices(mqtt_listener, mqtt, options.max_connections);
+    if let Some(listener) = health_listener {
+        services.serve_health(listener);
+    }
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -183,6 +193,18 @@ impl Services {
         let hub = self.hub.clone();
         self.accept(listener, tls, limits, move |stream, _| {
             device::serve(hub.clone(), stream)
+        });
+    }
+
+    /// Not among what a stop waits for: it ends with the process.
+    fn serve_health(&self, listener: TcpListener) {
+        let router = health::router(self.hub.clone());
+        let stop = stopped(self.stopping.subscribe());
+        tokio::spawn(async move {
+            let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the health endpoints ended");
+            }
         });
     }
 

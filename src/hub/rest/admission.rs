@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderValue, Uri};
 use axum::middleware::Next;
@@ -45,6 +45,8 @@ impl Caller {
 
 pub(super) async fn admit(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
     let request_id = hub.random_hex();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let is_query = request.uri().path() == "/devices/query";
     let limit = if is_query {
         QUERY_TIME_LIMIT
@@ -59,6 +61,8 @@ pub(super) async fn admit(State(hub): State<Arc<Hub>>, request: Request, next: N
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         response = reply::error(&refusal, &request_id, hub.now());
     }
+    let route = route.as_ref().map(MatchedPath::as_str);
+    hub.metrics.request(&method, route, response.status());
     let headers = response.headers_mut();
     if let Ok(request_id) = HeaderValue::from_str(&request_id) {
         headers.insert("x-ms-request-id", request_id);

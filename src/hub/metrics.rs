@@ -1,0 +1,77 @@
+//! What the hub counts: requests to its service API, connected devices, telemetry. Labels are words
+//! of ours, never anything that a client says.
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Hub;
+
+/// The counters of one hub.
+#[derive(Default)]
+pub(super) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    status: u16,
+}
+
+impl Metrics {
+    /// Counts one answered request; `route` is the path as the router knows it.
+    pub(super) fn request(&self, method: &Method, route: Option<&str>, status: StatusCode) {
+        let labels = RequestLabels {
+            operation: operation(method, route.unwrap_or_default()),
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+}
+
+/// Everything that is counted, as Prometheus reads it.
+pub(super) fn text(hub: &Hub) -> String {
+    let mut registry = Registry::with_prefix("rehome_hub");
+    registry.register(
+        "requests",
+        "Requests to the service API by operation and HTTP status",
+        hub.metrics.requests.clone(),
+    );
+    registry.register(
+        "connected_devices",
+        "Devices that are connected over MQTT",
+        ConstGauge::new(i64::try_from(hub.sessions.connected()).unwrap_or(i64::MAX)),
+    );
+    registry.register(
+        "telemetry_messages",
+        "Messages taken from devices since the start",
+        ConstCounter::new(hub.sessions.telemetry()),
+    );
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+fn operation(method: &Method, route: &str) -> &'static str {
+    match (method.as_str(), route) {
+        ("GET", "/devices") => "list_identities",
+        ("POST", "/devices") => "bulk",
+        ("GET", "/devices/{id}") => "read_identity",
+        ("PUT", "/devices/{id}") => "write_identity",
+        ("POST", "/devices/{id}") => "query",
+        ("DELETE", "/devices/{id}") => "delete_identity",
+        ("GET", "/devices/{id}/modules") => "list_modules",
+        ("DELETE", "/devices/{id}/commands") => "purge_commands",
+        ("GET", "/twins/{id}") => "read_twin",
+        ("PATCH", "/twins/{id}") => "patch_twin",
+        ("PUT", "/twins/{id}") => "replace_twin",
+        ("GET", route) if route.starts_with("/statistics/") => "statistics",
+        _ => "other",
+    }
+}
