@@ -71,6 +71,19 @@ pub struct Options {
     #[arg(long, default_value_t = 60)]
     pub resend_window_seconds: u64,
 
+    /// Seconds after an answer in which a device that comes back unchanged is taken for one that its
+    /// hub refuses, so that its home is verified; 0 never does so.
+    #[arg(long, default_value_t = 300)]
+    pub refused_window_seconds: u64,
+
+    /// Register requests of one device in ten seconds; twice as many at once.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_registers_per_device: u32,
+
+    /// Polls of one device in ten seconds, where it can be told when to ask again.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_polls_per_device: u32,
+
     /// How far devices' clocks may be behind, in seconds.
     #[arg(long, default_value_t = 300)]
     pub clock_skew_seconds: u64,
@@ -90,10 +103,21 @@ impl Options {
         let mut bounds = Bounds::default();
         bounds.accept.connections = self.max_connections;
         bounds.accept.per_address = self.max_connections_per_address;
-        let RequestLimits { failures, .. } = &mut bounds.settings.limits;
+        let RequestLimits {
+            register,
+            poll,
+            failures,
+            ..
+        } = &mut bounds.settings.limits;
+        register.burst = 2 * self.max_registers_per_device;
+        register.per_ten_seconds = self.max_registers_per_device;
+        poll.burst = self.max_polls_per_device;
+        poll.per_ten_seconds = self.max_polls_per_device;
         failures.burst = self.max_failures_per_address;
         failures.per_ten_seconds = self.max_failures_per_address;
-        bounds.settings.windows.resend = Duration::from_secs(self.resend_window_seconds);
+        let windows = &mut bounds.settings.windows;
+        windows.resend = Duration::from_secs(self.resend_window_seconds);
+        windows.refused = Duration::from_secs(self.refused_window_seconds);
         bounds.settings.skew = Duration::from_secs(self.clock_skew_seconds);
         bounds
     }
@@ -149,9 +173,26 @@ mod tests {
         let options = parse(&[
             "--max-connections-per-address=7",
             "--resend-window-seconds=1",
+            "--refused-window-seconds=2",
+            "--max-registers-per-device=3",
+            "--max-polls-per-device=4",
         ]);
         let bounds = options.unwrap().bounds();
         assert_eq!(bounds.accept.per_address, 7);
         assert_eq!(bounds.settings.windows.resend, Duration::from_secs(1));
+        assert_eq!(bounds.settings.windows.refused, Duration::from_secs(2));
+        let limits = bounds.settings.limits;
+        assert_eq!(
+            (limits.register.burst, limits.register.per_ten_seconds),
+            (6, 3)
+        );
+        assert_eq!((limits.poll.burst, limits.poll.per_ten_seconds), (4, 4));
+    }
+
+    #[test]
+    fn without_flags_the_defaults_of_the_service_hold() {
+        let (bounds, defaults) = (parse(&[]).unwrap().bounds(), Bounds::default());
+        let show = |bounds: &Bounds| format!("{:?}", bounds.settings);
+        assert_eq!(show(&bounds), show(&defaults));
     }
 }
