@@ -45,6 +45,16 @@ impl Counters {
         })
     }
 
+    /// Notes that a hub's status was written: the time until its next figures begins now.
+    pub(super) fn hub_written(&self, ctx: &Context, uid: &str) {
+        written(&self.hubs, uid, ctx.clock.monotonic());
+    }
+
+    /// As [`Self::hub_written`], of an Enrollment.
+    pub(super) fn enrollment_written(&self, ctx: &Context, uid: &str) {
+        written(&self.enrollments, uid, ctx.clock.monotonic());
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         lock(&self.hubs).remove(uid);
@@ -96,6 +106,12 @@ fn show<T: Clone>(
     figures
 }
 
+fn written<T>(shown: &Mutex<HashMap<String, Shown<T>>>, uid: &str, now: Duration) {
+    if let Some(known) = lock(shown).get_mut(uid) {
+        known.since = now;
+    }
+}
+
 /// Of the objects that changed, those whose figures were shown long enough; these are forgotten,
 /// so that the next pass shows new ones.
 fn take_due<T>(
@@ -142,5 +158,12 @@ mod tests {
         assert_eq!(take_due(&shown, &mut waiting, at(11)), ["u"]);
         assert_eq!(show(&shown, "u", at(11), || 3), 3);
         assert!(waiting.is_empty());
+        written(&shown, "u", at(13));
+        waiting.insert("u".into());
+        assert!(
+            take_due(&shown, &mut waiting, at(22)).is_empty(),
+            "a slow write"
+        );
+        assert_eq!(take_due(&shown, &mut waiting, at(23)), ["u"]);
     }
 }

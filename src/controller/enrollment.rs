@@ -297,6 +297,8 @@ async fn report(
     let name = enrollment.name_any();
     let written = apply_status(api, &name, &seen, &status).await;
     written.map_err(|error| Error::new("writing the status", &name, error))?;
+    let uid = enrollment.uid().unwrap_or_default();
+    ctx.counters.enrollment_written(ctx, &uid);
     if is_news {
         ctx.metrics.decided(ready.reason);
         // A new Enrollment that is fine is no news.

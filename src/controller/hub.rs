@@ -15,7 +15,7 @@ use tracing::instrument;
 use super::context::Context;
 use super::hub_clients::NoClient;
 use super::status::{Error, Verdict};
-use crate::api::v1alpha1::{ConditionType, IoTHub, IoTHubStatus, Reason, is_true, settle};
+use crate::api::v1alpha1::{ConditionType, HubRef, IoTHub, IoTHubStatus, Reason, is_true, settle};
 use crate::cluster::apply::{apply_status, bounded};
 use crate::cluster::finalizer;
 use crate::registry::{Cause, HubClient, HubError, HubFacts};
@@ -57,7 +57,10 @@ pub async fn reconcile(hub: Arc<IoTHub>, ctx: Arc<Context>) -> Result<Action, Er
     let now = ctx.clock.monotonic();
     let generation = hub.meta().generation;
     let mut findings = if ctx.probes.is_due(&uid, generation, now) {
-        let findings = look(&hub, &ctx, &namespace).await?;
+        let known = ctx.probes.begin(&uid, generation);
+        let findings = look(&hub, &ctx, &namespace, known).await;
+        // A Secret that could not be read is still to be read.
+        let findings = findings.inspect_err(|_| ctx.probes.hurry(&uid))?;
         let well = findings.ready.holds == Some(true);
         let failures = ctx
             .probes
@@ -142,20 +145,26 @@ fn host_taken(hub: &IoTHub, ctx: &Context) -> Option<Findings> {
     })
 }
 
-/// Reads the Secret and probes the hub.
-async fn look(hub: &IoTHub, ctx: &Context, namespace: &str) -> Result<Findings, Error> {
-    let name = &hub.spec.connection.connection_string_secret_ref.name;
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
-    let secret = bounded(secrets.get_opt(name)).await;
-    let secret =
-        secret.map_err(|error| Error::new("reading the Secret", &hub.name_any(), error))?;
-    match ctx.hubs.refresh(hub, secret.as_ref()) {
-        Err(error) => Ok(without_client(error)),
-        Ok((client, is_new)) => {
-            let probed = probe(&client, is_new || !is_ready(hub)).await;
-            Ok(probed.map_or_else(|error| failed(&error), |facts| well(&facts)))
+/// Probes the hub; reads its Secret first unless the client is `known` to be made from it. A hub at
+/// rest costs the API server nothing.
+async fn look(
+    hub: &IoTHub,
+    ctx: &Context,
+    namespace: &str,
+    known: bool,
+) -> Result<Findings, Error> {
+    let client = ctx.hubs.get(&HubRef::of(hub)).ok().filter(|_| known);
+    let (client, is_new) = if let Some(client) = client {
+        (client, false)
+    } else {
+        let secret = secret(hub, ctx, namespace).await?;
+        match ctx.hubs.refresh(hub, secret.as_ref()) {
+            Ok(made) => made,
+            Err(error) => return Ok(without_client(error)),
         }
-    }
+    };
+    let probed = probe(&client, is_new || !is_ready(hub)).await;
+    Ok(probed.map_or_else(|error| failed(&error), |facts| well(&facts)))
 }
 
 async fn secret(hub: &IoTHub, ctx: &Context, namespace: &str) -> Result<Option<Secret>, Error> {
@@ -325,6 +334,8 @@ async fn report(
     apply_status(api, &hub.name_any(), &seen, &status)
         .await
         .map_err(|error| Error::new("writing the status", &hub.name_any(), error))?;
+    ctx.counters
+        .hub_written(ctx, &hub.uid().unwrap_or_default());
     if let Some(findings) = findings {
         tell(hub, ctx, &findings.ready);
     }

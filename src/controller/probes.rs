@@ -20,23 +20,34 @@ struct Timing {
     due: Duration,
     failures: u32,
     generation: Option<i64>,
+    /// Its Secret may have changed since the last probe began.
+    hurried: bool,
 }
 
 impl Probes {
-    /// Whether a hub is to be probed now: its time has come, or its spec is another.
+    /// Whether a hub is to be probed now: its time has come, or its spec or Secret is another.
     pub fn is_due(&self, uid: &str, generation: Option<i64>, now: Duration) -> bool {
-        self.lock()
-            .get(uid)
-            .is_none_or(|timing| now >= timing.due || timing.generation != generation)
+        self.lock().get(uid).is_none_or(|timing| {
+            now >= timing.due || timing.hurried || timing.generation != generation
+        })
+    }
+
+    /// Notes that a probe begins; tells whether the last one went well with the spec and the Secret
+    /// of now, so that neither needs to be looked at again.
+    pub fn begin(&self, uid: &str, generation: Option<i64>) -> bool {
+        let mut hubs = self.lock();
+        let Some(timing) = hubs.get_mut(uid) else {
+            return false;
+        };
+        let hurried = std::mem::take(&mut timing.hurried);
+        !hurried && timing.failures == 0 && timing.generation == generation
     }
 
     /// How long until the next probe.
     pub fn due_in(&self, uid: &str, now: Duration) -> Duration {
-        let due = self
-            .lock()
-            .get(uid)
-            .map_or(Duration::ZERO, |timing| timing.due);
-        due.saturating_sub(now)
+        let hubs = self.lock();
+        let timing = hubs.get(uid).filter(|timing| !timing.hurried);
+        timing.map_or(Duration::ZERO, |timing| timing.due.saturating_sub(now))
     }
 
     /// Notes how a probe ended; tells how many in a row have failed.
@@ -59,11 +70,9 @@ impl Probes {
         timing.failures
     }
 
-    /// Has a hub probed at the next pass.
+    /// Has a hub probed at the next pass, also when a probe is under way now.
     pub fn hurry(&self, uid: &str) {
-        if let Some(timing) = self.lock().get_mut(uid) {
-            timing.due = Duration::ZERO;
-        }
+        self.lock().entry(uid.to_owned()).or_default().hurried = true;
     }
 
     /// Forgets a hub that is gone.
@@ -105,7 +114,24 @@ mod tests {
         probes.probed("u", Some(1), true, Duration::ZERO);
         assert!(probes.is_due("u", Some(2), Duration::ZERO));
         assert!(!probes.is_due("u", Some(1), Duration::ZERO));
+        assert!(probes.begin("u", Some(1)));
+        assert!(!probes.begin("u", Some(2)));
         probes.hurry("u");
         assert!(probes.is_due("u", Some(1), Duration::ZERO));
+        assert!(!probes.begin("u", Some(1)), "the Secret is read again");
+    }
+
+    #[test]
+    fn a_secret_that_changes_during_a_probe_is_read_by_the_next() {
+        let probes = Probes::default();
+        assert!(!probes.begin("u", Some(1)), "the first probe reads it");
+        probes.hurry("u");
+        probes.probed("u", Some(1), true, Duration::ZERO);
+        assert_eq!(probes.due_in("u", Duration::ZERO), Duration::ZERO);
+        assert!(!probes.begin("u", Some(1)));
+        probes.probed("u", Some(1), true, Duration::ZERO);
+        assert!(probes.begin("u", Some(1)));
+        probes.probed("u", Some(1), false, Duration::ZERO);
+        assert!(!probes.begin("u", Some(1)), "a failure may be the Secret's");
     }
 }
