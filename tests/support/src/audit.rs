@@ -10,6 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 /// The audit log of a control plane.
@@ -40,6 +41,8 @@ pub struct Request {
     pub uri: String,
     /// The HTTP status of the answer.
     pub code: u16,
+    /// When the API server received it.
+    pub received: Timestamp,
 }
 
 /// Requests in the order of the log. Its `Display` is a table of users and verbs with counts.
@@ -181,6 +184,8 @@ struct Event {
     #[serde(rename = "requestURI")]
     uri: String,
     user: User,
+    #[serde(default, rename = "requestReceivedTimestamp")]
+    received: Timestamp,
     #[serde(default)]
     object_ref: ObjectRef,
     #[serde(default)]
@@ -227,6 +232,7 @@ impl From<Event> for Request {
             name,
             uri: event.uri,
             code: event.response_status.code,
+            received: event.received,
         }
     }
 }

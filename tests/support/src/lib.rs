@@ -18,6 +18,7 @@ mod cluster;
 pub mod commands;
 mod control_plane;
 pub mod device;
+pub mod fleet;
 pub mod installation;
 mod network;
 mod process;

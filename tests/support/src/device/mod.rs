@@ -4,6 +4,7 @@
 //! no mistake is on both sides. Knows neither Kubernetes nor the product's processes.
 
 mod key;
+mod line;
 mod mqtt;
 mod registration;
 mod session;
@@ -18,6 +19,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 pub use key::Key;
+pub use line::{Line, Reply};
 pub use mqtt::Refused;
 pub use registration::{Applicant, Protocol, Registrar, Told};
 pub use session::Session;

@@ -169,12 +169,12 @@ impl Registrar {
 }
 
 impl Applicant {
-    fn token(&self) -> Result<String> {
+    pub(super) fn token(&self) -> Result<String> {
         let resource = format!("{}/registrations/{}", self.scope, self.registration_id);
         self.key.token(&resource, Some("registration"))
     }
 
-    fn body(&self, payload: Option<&Value>) -> Value {
+    pub(super) fn body(&self, payload: Option<&Value>) -> Value {
         let mut body = json!({ "registrationId": self.registration_id });
         if let Some(payload) = payload {
             body["payload"] = payload.clone();

@@ -1,5 +1,6 @@
 //! A self-hosted hub: its process, and its service API as a back end uses it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -7,9 +8,11 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::addresses::Place;
+use super::calls::Calls;
 use super::{START, Server};
 use crate::certificates::Authority;
 use crate::device::{Key, Trust};
+use crate::network::{free_port, loopback};
 use crate::process::Process;
 
 const API_VERSION: &str = "2021-04-12";
@@ -22,6 +25,7 @@ pub struct Hub {
     pub name: String,
     pub place: Place,
     pub process: Process,
+    health: SocketAddr,
     key: Key,
     trust: Trust,
     directory: PathBuf,
@@ -54,10 +58,12 @@ impl Hub {
         }] });
         std::fs::write(directory.join("policies.json"), policies.to_string())?;
         server.write_certificate(&directory, authority, place)?;
+        let health = (loopback(1), free_port(loopback(1))?).into();
         let mut hub = Self {
             name: name.to_owned(),
             place,
-            process: spawn(name, place, &directory, server.binary)?,
+            process: spawn(name, place, health, &directory, server.binary)?,
+            health,
             key,
             trust: Trust::new(&authority.cert_pem())?,
             directory,
@@ -130,11 +136,37 @@ impl Hub {
         Ok(())
     }
 
+    /// Removes the identity with its twin, as a person does who knows nothing of registrations.
+    pub async fn delete_device(&self, device_id: &str) -> Result<()> {
+        let path = format!("devices/{device_id}");
+        let (status, body) = self.call(Method::DELETE, &path, None).await?;
+        if status != StatusCode::NO_CONTENT {
+            bail!(
+                "{}: DELETE /{path} was answered {status}: {body}",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
     /// Starts the process again over the same store, after it was ended or killed.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill()?;
-        self.process = spawn(&self.name, self.place, &self.directory, &self.binary)?;
+        self.process = spawn(
+            &self.name,
+            self.place,
+            self.health,
+            &self.directory,
+            &self.binary,
+        )?;
         self.wait_until_it_serves().await
+    }
+
+    /// The requests to its service API since it was started, this crate's own among them.
+    pub async fn calls(&self) -> Result<Calls> {
+        let url = format!("http://{}/metrics", self.health);
+        let response = reqwest::get(&url).await.with_context(|| url.clone())?;
+        Calls::parse(&response.error_for_status()?.text().await?)
     }
 
     async fn wait_until_it_serves(&mut self) -> Result<()> {
@@ -166,13 +198,20 @@ impl Hub {
         let client = self.trust.http_client(&host, self.place.https())?;
         let url = format!("{}/{path}?api-version={API_VERSION}", self.endpoint());
         let token = self.key.token(&host, Some(POLICY))?;
+        let deletes = method == Method::DELETE;
         let mut request = client.request(method, &url);
         request = request.header(http::header::AUTHORIZATION, token);
+        if deletes {
+            request = request.header(http::header::IF_MATCH, "*");
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
         let response = request.send().await.with_context(|| url.clone())?;
         let status = response.status();
+        if status == StatusCode::NO_CONTENT {
+            return Ok((status, Value::Null));
+        }
         Ok((status, response.json().await.with_context(|| url)?))
     }
 }
@@ -197,13 +236,20 @@ impl Twin {
     }
 }
 
-fn spawn(name: &str, place: Place, directory: &Path, binary: &Path) -> Result<Process> {
+fn spawn(
+    name: &str,
+    place: Place,
+    health: SocketAddr,
+    directory: &Path,
+    binary: &Path,
+) -> Result<Process> {
     let file = |name: &str| directory.join(name).display().to_string();
     let arguments = [
         "hub".to_owned(),
         format!("--host-name={}", place.host()),
         format!("--https-address={}", place.https()),
         format!("--mqtt-address={}", place.mqtt()),
+        format!("--health-address={health}"),
         format!("--tls-cert={}", file("tls.crt")),
         format!("--tls-key={}", file("tls.key")),
         format!("--policies={}", file("policies.json")),

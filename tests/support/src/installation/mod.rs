@@ -5,7 +5,9 @@
 //! address of its own, since device SDKs know only the standard ports.
 
 mod addresses;
+mod calls;
 mod hub;
+mod more;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use addresses::Place;
+pub use calls::Calls;
 pub use hub::{Hub, Twin};
 
 use crate::certificates::Authority;
@@ -38,7 +41,16 @@ pub struct Installation {
     pub registrar: Registrar,
     /// Logs, certificates and the hubs' stores.
     pub directory: PathBuf,
-    _addresses: addresses::Addresses,
+    addresses: addresses::Addresses,
+    authority: Authority,
+    binary: PathBuf,
+}
+
+/// Flags beyond those that every installation has.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub controller: Vec<String>,
+    pub gateway: Vec<String>,
 }
 
 /// What the processes have in common.
@@ -51,6 +63,16 @@ impl Installation {
     /// Installs the chart on `cluster` and starts the program `rehome` as controller, as gateway
     /// and as a hub for each of the names.
     pub async fn start(cluster: &Cluster, rehome: &Path, hubs: &[&str]) -> Result<Self> {
+        Self::start_with(cluster, rehome, hubs, &Flags::default()).await
+    }
+
+    /// As [`Self::start`], with these flags besides.
+    pub async fn start_with(
+        cluster: &Cluster,
+        rehome: &Path,
+        hubs: &[&str],
+        flags: &Flags,
+    ) -> Result<Self> {
         let directory = scratch("installation")?;
         let server = Server {
             binary: rehome,
@@ -59,20 +81,19 @@ impl Installation {
         let operator = cluster.install_operator().await?;
         let addresses = addresses::Addresses::claim()?;
         let authority = Authority::new("Rehome test CA")?;
-        let controller = server.start_controller(&operator).await?;
+        let controller = server
+            .start_controller(&operator, "controller", &flags.controller)
+            .await?;
         let place = addresses.place(2);
-        let gateway = server.start_gateway(&operator, &authority, place).await?;
+        let gateway = server
+            .start_gateway(&operator, &authority, place, "gateway", &flags.gateway)
+            .await?;
         let mut running = Vec::new();
         for (number, name) in (3..).zip(hubs) {
             let place = addresses.place(number);
             running.push(Hub::start(name, place, &server, &authority).await?);
         }
-        let registrar = Registrar {
-            host: place.host(),
-            https: place.https(),
-            mqtt: place.mqtt(),
-            trust: Trust::new(&authority.cert_pem())?,
-        };
+        let registrar = registrar(place, &authority)?;
         Ok(Self {
             operator,
             controller,
@@ -80,7 +101,9 @@ impl Installation {
             hubs: running,
             registrar,
             directory,
-            _addresses: addresses,
+            addresses,
+            authority,
+            binary: rehome.to_owned(),
         })
     }
 
@@ -103,7 +126,12 @@ impl Installation {
 }
 
 impl Server<'_> {
-    async fn start_controller(&self, operator: &Operator) -> Result<Process> {
+    async fn start_controller(
+        &self,
+        operator: &Operator,
+        name: &str,
+        flags: &[String],
+    ) -> Result<Process> {
         let health = (loopback(1), free_port(loopback(1))?);
         let arguments = [
             "controller".to_owned(),
@@ -116,7 +144,7 @@ impl Server<'_> {
             format!("--lease-namespace={}", operator.namespace),
             format!("--health-listen={}:{}", health.0, health.1),
         ];
-        let mut process = self.spawn("controller", arguments)?;
+        let mut process = self.spawn(name, &arguments, flags)?;
         process.wait_for_port(health.into(), START).await?;
         // The gateway's token, which it needs to start.
         let token = self.token_directory()?.join("token");
@@ -133,9 +161,13 @@ impl Server<'_> {
         operator: &Operator,
         authority: &Authority,
         place: Place,
+        name: &str,
+        flags: &[String],
     ) -> Result<Process> {
-        self.write_certificate(self.directory, authority, place)?;
-        let file = |name: &str| self.directory.join(name).display().to_string();
+        let directory = self.directory.join(name);
+        std::fs::create_dir_all(&directory)?;
+        self.write_certificate(&directory, authority, place)?;
+        let file = |name: &str| directory.join(name).display().to_string();
         let health = (loopback(1), free_port(loopback(1))?);
         let token = self.token_directory()?.join("token");
         let arguments = [
@@ -149,7 +181,7 @@ impl Server<'_> {
             format!("--tls-cert={}", file("tls.crt")),
             format!("--tls-key={}", file("tls.key")),
         ];
-        let mut process = self.spawn("gateway", arguments)?;
+        let mut process = self.spawn(name, &arguments, flags)?;
         process.wait_for_port(place.https(), START).await?;
         process.wait_for_port(place.mqtt(), START).await?;
         Ok(process)
@@ -161,7 +193,8 @@ impl Server<'_> {
         Ok(directory)
     }
 
-    fn spawn<const N: usize>(&self, name: &str, arguments: [String; N]) -> Result<Process> {
+    fn spawn(&self, name: &str, arguments: &[String], flags: &[String]) -> Result<Process> {
+        let arguments = arguments.iter().chain(flags);
         let log = self.directory.join(format!("{name}.log"));
         Process::spawn(name, self.binary, arguments, [("", ""); 0], log)
     }
@@ -173,4 +206,13 @@ impl Server<'_> {
         std::fs::write(to.join("tls.key"), issued.key_pem)?;
         Ok(())
     }
+}
+
+fn registrar(place: Place, authority: &Authority) -> Result<Registrar> {
+    Ok(Registrar {
+        host: place.host(),
+        https: place.https(),
+        mqtt: place.mqtt(),
+        trust: Trust::new(&authority.cert_pem())?,
+    })
 }

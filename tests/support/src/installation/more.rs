@@ -1,0 +1,46 @@
+//! More processes of an installation: replicas, and hubs that come later.
+
+use anyhow::Result;
+
+use super::{Hub, Installation, Server, registrar};
+use crate::device::Registrar;
+use crate::process::Process;
+
+/// From this one on, addresses belong to what is started later.
+const LATER: u8 = 100;
+
+impl Installation {
+    /// Starts another replica of the gateway, number `number` of them.
+    pub async fn another_gateway(
+        &self,
+        number: u8,
+        flags: &[String],
+    ) -> Result<(Process, Registrar)> {
+        let place = self.addresses.place(LATER + number);
+        let name = format!("gateway-{number}");
+        let started = self
+            .server()
+            .start_gateway(&self.operator, &self.authority, place, &name, flags)
+            .await?;
+        Ok((started, registrar(place, &self.authority)?))
+    }
+
+    /// Starts another controller; it waits for the Lease unless the flags say otherwise.
+    pub async fn another_controller(&self, name: &str, flags: &[String]) -> Result<Process> {
+        let server = self.server();
+        server.start_controller(&self.operator, name, flags).await
+    }
+
+    /// Starts another hub, number `number` of those that come later.
+    pub async fn another_hub(&self, name: &str, number: u8) -> Result<Hub> {
+        let place = self.addresses.place(2 * LATER + number);
+        Hub::start(name, place, &self.server(), &self.authority).await
+    }
+
+    fn server(&self) -> Server<'_> {
+        Server {
+            binary: &self.binary,
+            directory: &self.directory,
+        }
+    }
+}
