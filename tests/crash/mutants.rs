@@ -23,7 +23,7 @@ const MUTANTS: [Mutant; 8] = [
 /// Where broken rules show soonest; the others follow.
 const FIRST: [&str; 4] = [
     "move",
-    "abort: target lost after the copy",
+    "move of a disabled device",
     "abort: target full after the fence",
     "abort: target unreachable",
 ];

@@ -25,7 +25,7 @@ use crate::invariants;
 use crate::world::{ROOM, World};
 
 /// Most writes to twins in one plan: what a twin may hold is bounded.
-const WRITES: usize = 150;
+const WRITES: usize = 100;
 
 /// Something that somebody does.
 #[derive(Clone, Debug)]

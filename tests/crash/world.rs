@@ -158,7 +158,6 @@ impl World {
         self.state().calls += 1;
         self.refuse_if_unreachable(&message)?;
         if !message.is_effect() || !self.state().recording {
-            self.write_to_twins().await;
             let reply = self.deliver(&message).await;
             self.write_to_twins().await;
             return reply;
