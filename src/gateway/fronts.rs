@@ -92,7 +92,7 @@ impl<R: Registrations> Fronts<R> {
             let (front, stop, serving) = (front.clone(), stop.clone(), serving.clone());
             Box::pin(async move {
                 let Accepted { stream, peer } = accepted;
-                front.serve(stream, peer.address.ip(), stop).await;
+                front.serve(stream, &peer, stop).await;
                 drop(serving);
             })
         }

@@ -171,6 +171,7 @@ fn caller(
         id: parsed(id)?,
         api_version: parsed(&api_version)?,
         token: token.transpose()?,
+        certificates: peer.certificates.clone(),
     })
 }
 

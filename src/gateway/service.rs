@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
 use super::body::Body;
@@ -55,6 +56,9 @@ pub struct Caller {
     pub api_version: ApiVersion,
     /// A shared access signature.
     pub token: Option<Arc<str>>,
+    /// The client's certificates as TLS received them, leaf first; empty when it presented none.
+    /// Possession of the leaf's key is proven, nothing else is.
+    pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
 /// What it wants.

@@ -1,7 +1,7 @@
 //! A gateway whose registration records are in memory, and the hand that plays the controller.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use rehome::gateway::record::Record;
 use rehome::gateway::registrations::{Registrations, StoreError};
 use rehome::gateway::service::{Service, Settings};
 use rehome::gateway::tenants::{Enrolled, Tenants};
-use rehome::wire::tls::{AcceptLimits, Certificates};
+use rehome::wire::tls::{AcceptLimits, Certificates, Peer};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
@@ -327,9 +327,12 @@ impl Stage {
         let front = self.front.clone();
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
-            front
-                .serve(server, IpAddr::from([127, 0, 0, 1]), stopped)
-                .await;
+            let peer = Peer {
+                address: ([127, 0, 0, 1], 40_000).into(),
+                certificates: Arc::default(),
+                server_name: None,
+            };
+            front.serve(server, &peer, stopped).await;
             drop(stop);
         });
         client

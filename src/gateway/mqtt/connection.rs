@@ -1,6 +1,5 @@
 //! One device's connection, from CONNECT to its end.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +15,7 @@ use crate::gateway::error::{Problem, RETRY_AFTER};
 use crate::gateway::registrations::Registrations;
 use crate::gateway::service::{Answer, Request};
 use crate::wire::mqtt::{self, Event, Events, Filter, Handle, Publish, Qos};
+use crate::wire::tls::Peer;
 
 /// Tells connections of one device apart.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -38,7 +38,7 @@ struct Violation(&'static str);
 
 impl<R: Registrations> MqttFront<R> {
     /// Serves one connection until it ends, or `stop` becomes true.
-    pub async fn serve<S>(&self, stream: S, address: IpAddr, mut stop: watch::Receiver<bool>)
+    pub async fn serve<S>(&self, stream: S, peer: &Peer, mut stop: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -47,7 +47,8 @@ impl<R: Registrations> MqttFront<R> {
         let Some(Event::Connect(connect)) = events.next().await else {
             return;
         };
-        let login = match login(&connect, address) {
+        let address = peer.address;
+        let login = match login(&connect, peer) {
             Ok(login) => login,
             Err(refusal) => {
                 tracing::debug!(%address, ?refusal, "CONNECT refused");

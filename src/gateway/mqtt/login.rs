@@ -1,6 +1,5 @@
 //! Who a CONNECT says it is. Pure.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
@@ -8,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use crate::domain::ids::RegistrationId;
 use crate::gateway::service::{Caller, Protocol};
 use crate::wire::mqtt::{Connect, Refusal};
+use crate::wire::tls::Peer;
 
 /// A CONNECT that can be let in.
 #[derive(Debug, Clone)]
@@ -18,7 +18,10 @@ pub(super) struct Login {
 }
 
 /// Reads `{idScope}/registrations/{registrationId}/api-version={v}[&ClientVersion={…}]`.
-pub(super) fn login(connect: &Connect, address: IpAddr) -> Result<Login, Refusal> {
+///
+/// A client with a certificate needs no password. Whether the certificate is good is told with the
+/// answer to the first request, as the service does it.
+pub(super) fn login(connect: &Connect, peer: &Peer) -> Result<Login, Refusal> {
     let unreadable = Refusal::BadUserNameOrPassword;
     let user_name = connect.user_name.as_deref().ok_or(unreadable)?;
     let mut parts = user_name.splitn(4, '/');
@@ -46,15 +49,22 @@ pub(super) fn login(connect: &Connect, address: IpAddr) -> Result<Login, Refusal
     if !connect.client_id.eq_ignore_ascii_case(id.as_str()) {
         return Err(Refusal::NotAuthorized);
     }
-    let token = connect.password.as_deref().ok_or(Refusal::NotAuthorized)?;
-    let token = std::str::from_utf8(token).map_err(|_| unreadable)?;
+    let token = match connect.password.as_deref() {
+        Some(token) if !token.is_empty() || peer.certificates.is_empty() => {
+            let token = std::str::from_utf8(token).map_err(|_| unreadable)?;
+            Some(Arc::from(token))
+        }
+        _ if peer.certificates.is_empty() => return Err(Refusal::NotAuthorized),
+        _ => None,
+    };
     let caller = Caller {
         protocol: Protocol::Mqtt,
-        address,
+        address: peer.address.ip(),
         scope,
         id,
         api_version,
-        token: Some(Arc::from(token)),
+        token,
+        certificates: peer.certificates.clone(),
     };
     let takes_it_for_the_request_id = parameter("ClientVersion").is_some_and(|client| {
         let version = client.strip_prefix("azure-iot-provisioning-device/");
@@ -83,13 +93,21 @@ mod tests {
         }
     }
 
+    fn peer(certificates: &[&'static [u8]]) -> Peer {
+        Peer {
+            address: ([127, 0, 0, 1], 40_000).into(),
+            certificates: certificates.iter().map(|&der| der.into()).collect(),
+            server_name: None,
+        }
+    }
+
     fn attempt(user_name: &str) -> Result<Login, Refusal> {
         let connect = connect(
             "device-001",
             Some(user_name),
             Some("SharedAccessSignature x"),
         );
-        login(&connect, IpAddr::from([127, 0, 0, 1]))
+        login(&connect, &peer(&[]))
     }
 
     #[test]
@@ -165,12 +183,25 @@ mod tests {
             ("device-001", None, None, Refusal::BadUserNameOrPassword),
         ] {
             let connect = connect(client_id, user_name, password);
-            let refused = login(&connect, IpAddr::from([127, 0, 0, 1])).unwrap_err();
+            let refused = login(&connect, &peer(&[])).unwrap_err();
             assert_eq!(refused, expected, "{client_id} {user_name:?} {password:?}");
         }
         let mut connect = connect("device-001", Some(name), None);
         connect.password = Some(vec![0xff].into());
-        let refused = login(&connect, IpAddr::from([127, 0, 0, 1])).unwrap_err();
+        let refused = login(&connect, &peer(&[])).unwrap_err();
         assert_eq!(refused, Refusal::BadUserNameOrPassword);
+    }
+
+    #[test]
+    fn a_certificate_stands_in_for_the_password() {
+        let name = "s/registrations/device-001/api-version=2019-03-31";
+        let peer = peer(&[b"leaf", b"issuer"]);
+        for password in [None, Some("")] {
+            let login = login(&connect("device-001", Some(name), password), &peer).unwrap();
+            assert_eq!(login.caller.token, None);
+            assert_eq!(login.caller.certificates.len(), 2);
+        }
+        let both = connect("device-001", Some(name), Some("token"));
+        assert!(login(&both, &peer).unwrap().caller.token.is_some());
     }
 }

@@ -52,7 +52,7 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Leaf first; empty when the client presented none. Possession of the leaf's key is proven,
     /// nothing else is.
-    pub certificates: Vec<CertificateDer<'static>>,
+    pub certificates: Arc<[CertificateDer<'static>]>,
     /// SNI: a hint only, and some clients send none.
     pub server_name: Option<String>,
 }
@@ -144,7 +144,7 @@ impl Acceptor {
         let (_, connection) = tls.get_ref();
         let peer = Peer {
             address,
-            certificates: connection.peer_certificates().unwrap_or_default().to_vec(),
+            certificates: connection.peer_certificates().unwrap_or_default().into(),
             server_name: connection.server_name().map(str::to_owned),
         };
         Ok(Accepted {
