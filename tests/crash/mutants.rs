@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rehome::domain::transfer::Mutant;
+use rehome_testing::show;
 
 use crate::ground::Ground;
 use crate::scenario::{ALL, Scenario};
@@ -34,9 +35,9 @@ async fn each_mutant_is_caught() {
     let mut survivors = Vec::new();
     for mutant in MUTANTS {
         match caught(&ground, mutant).await {
-            (plans, Some(how)) => println!("{mutant:?}: caught by plan {plans}: {how}"),
+            (plans, Some(how)) => show(format_args!("{mutant:?}: caught by plan {plans}: {how}")),
             (plans, None) => {
-                println!("{mutant:?}: survived {plans} plans");
+                show(format_args!("{mutant:?}: survived {plans} plans"));
                 survivors.push(mutant);
             }
         }

@@ -156,7 +156,7 @@ impl Table {
             self.failed.len(),
             took.as_secs()
         );
-        println!("{text}");
+        rehome_testing::show(text);
     }
 
     /// What went wrong: all plans in a line each, the first of each kind in full.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rehome_testing::expect;
+use rehome_testing::{expect, show};
 use serde_json::{Value, json};
 
 use super::process::{HubProcess, Service};
@@ -152,7 +152,9 @@ async fn no_acknowledged_write_is_lost_when_the_hub_is_killed() {
     etags.sort();
     etags.dedup();
     assert_eq!(etags.len(), all, "an etag was used twice");
-    println!("{ROUNDS} kills, {total} acknowledged writes, none lost");
+    show(format_args!(
+        "{ROUNDS} kills, {total} acknowledged writes, none lost"
+    ));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use kube::core::{ApiResource, Status};
 use rehome::api::crds;
-use rehome_testing::{Cluster, Namespace};
+use rehome_testing::{Cluster, Namespace, show};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -218,7 +218,9 @@ async fn every_rule_refuses_a_manifest_that_nothing_else_refuses() {
         problems.len(),
         problems.join("\n")
     );
-    println!("{rules} rules: {refused} manifests refused, each by one; {accepted} accepted");
+    show(format_args!(
+        "{rules} rules: {refused} manifests refused, each by one; {accepted} accepted"
+    ));
 }
 
 /// The cases of a CEL rule.

@@ -8,7 +8,7 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use rehome::api::v1alpha1::{DeviceRegistration, RegistrationState};
-use rehome_testing::expect_ok;
+use rehome_testing::{expect_ok, show};
 
 use stage::{HOSTS, Stage, Writes};
 
@@ -69,10 +69,10 @@ async fn nothing_is_lost_when_processes_are_killed() {
     }
     let acknowledged = writes.stop().await;
     let took = started.elapsed().as_secs();
-    println!(
+    show(format_args!(
         "{kills} SIGKILLs, {} acknowledged writes, {took} s",
         acknowledged.len()
-    );
+    ));
     assert!(kills >= 20);
     assert!(
         acknowledged.len() > 10 * ROUNDS,

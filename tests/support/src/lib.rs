@@ -36,3 +36,10 @@ pub use network::{container_engine_answers, free_port, loopback};
 pub use process::{Process, Signal};
 pub use wait::{expect, expect_ok, until};
 pub use warden::{keep_files, scratch};
+
+/// Prints the figures of a test that passes, too: what `print` writes is kept back by then.
+pub fn show(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
