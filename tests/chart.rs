@@ -40,7 +40,8 @@ fn everything() -> Value {
         "admissionPolicy": { "exemptUsers": ["system:serviceaccount:velero:velero", "restore"] },
         "log": { "filter": "info,rehome::gateway=debug", "format": "json" },
         "controller": { "extraArgs": ["--verbose"] },
-        "gateway": { "extraArgs": ["--verbose"], "tls": { "hostNames": ["a.example", "b.example"] } },
+        "gateway": { "extraArgs": ["--verbose"], "unlimitedNetworks": ["198.51.100.0/24"],
+                     "proxyProtocolFrom": ["10.0.0.0/8", "2001:db8::/32"], "tls": { "hostNames": ["a.example", "b.example"] } },
         "service": { "loadBalancerClass": "example.com/lb", "annotations": { "a/b": "c" } },
         "serviceAccounts": { "annotations": { "a/b": "c" } },
         "podAnnotations": { "a/b": "c" }, "podLabels": { "team": "line-3" },
@@ -115,6 +116,7 @@ async fn values_that_the_chart_does_not_know_are_refused() {
         json!({ "replica": 3 }),
         json!({ "gateway": { "tls": { "hostNames": [] } } }),
         json!({ "image": { "repository": "x", "digest": "latest" } }),
+        json!({ "gateway": { "proxyProtocolFrom": ["my-load-balancer"] } }),
         json!({ "admissionPolicy": { "exemptUsers": ["' || true || '"] } }),
     ] {
         let error = render_chart(&values).await.unwrap_err().to_string();
@@ -261,7 +263,9 @@ async fn the_gateway_never_mounts_the_controllers_token() {
 
 #[tokio::test]
 async fn the_program_knows_the_arguments_that_the_chart_gives_it() {
-    let objects = render_chart(&json!({})).await.unwrap();
+    let networks = json!({ "unlimitedNetworks": ["198.51.100.0/24", "2001:db8::/32"],
+                           "proxyProtocolFrom": ["10.0.0.0/8"] });
+    let objects = render_chart(&json!({ "gateway": networks })).await.unwrap();
     let pod = pod_of(deployment(&objects)).spec.unwrap();
     let gateway = pod.init_containers.unwrap().remove(0);
     // The first argument that it does not know ends it with a word about that one.

@@ -8,7 +8,10 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, server_config};
+use rehome::clock::SystemClock;
+use rehome::wire::incidents::{Incident, Incidents};
+use rehome::wire::networks::Networks;
+use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, Surroundings, server_config};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -23,6 +26,7 @@ struct Server {
     address: SocketAddr,
     certificates: Arc<Certificates>,
     directory: tempfile::TempDir,
+    incidents: Arc<Incidents>,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
@@ -38,8 +42,22 @@ fn new_identity(directory: &Path) -> CertificateDer<'static> {
     certificate.der().clone()
 }
 
-/// A server that says who connected and echoes one line, then waits for the client to leave.
 async fn server(limits: AcceptLimits) -> (Server, CertificateDer<'static>) {
+    server_at(limits, Networks::default(), &[]).await
+}
+
+/// A server that says who connected and echoes one line, then waits for the client to leave.
+async fn server_at(
+    limits: AcceptLimits,
+    networks: Networks,
+    proxies: &[&str],
+) -> (Server, CertificateDer<'static>) {
+    let incidents = Incidents::new(Arc::new(SystemClock::start()));
+    let surroundings = Surroundings {
+        networks: Arc::new(networks),
+        proxies: proxies.iter().map(|it| it.parse().unwrap()).collect(),
+        incidents: incidents.clone(),
+    };
     PROVIDER.call_once(|| drop(default_provider().install_default()));
     let directory = tempfile::tempdir().unwrap();
     let certificate = new_identity(directory.path());
@@ -54,7 +72,8 @@ async fn server(limits: AcceptLimits) -> (Server, CertificateDer<'static>) {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serve = |mut accepted: rehome::wire::tls::Accepted| async move {
         let peer = &accepted.peer;
-        let greeting = format!("{} {:?}\n", peer.certificates.len(), peer.server_name);
+        let (proofs, name) = (peer.certificates.len(), &peer.server_name);
+        let greeting = format!("{proofs} {name:?} {}\n", peer.address.ip());
         accepted
             .stream
             .write_all(greeting.as_bytes())
@@ -68,14 +87,17 @@ async fn server(limits: AcceptLimits) -> (Server, CertificateDer<'static>) {
             "a client that drops TCP ends cleanly: {ended:?}"
         );
     };
-    tokio::spawn(Acceptor::new(limits).run(listener, config, serve, async {
-        let _ = stopped.await;
-    }));
+    tokio::spawn(
+        Acceptor::new(limits, surroundings).run(listener, config, serve, async {
+            let _ = stopped.await;
+        }),
+    );
     (
         Server {
             address,
             certificates,
             directory,
+            incidents,
             _stop: stop,
         },
         certificate,
@@ -98,6 +120,13 @@ async fn dial(
         None => builder.with_no_client_auth(),
     };
     let tcp = TcpStream::connect(address).await?;
+    shake_hands(tcp, config).await
+}
+
+async fn shake_hands(
+    tcp: TcpStream,
+    config: ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
@@ -121,7 +150,7 @@ async fn r23_both_versions_are_spoken_and_no_certificate_is_required() {
         let mut stream = dial(server.address, &certificate, &[version], None)
             .await
             .unwrap();
-        assert_eq!(line(&mut stream).await, "0 Some(\"localhost\")\n");
+        assert_eq!(line(&mut stream).await, "0 Some(\"localhost\") 127.0.0.1\n");
         assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
     }
 }
@@ -233,7 +262,7 @@ async fn the_files_are_watched() {
 #[tokio::test]
 async fn one_address_cannot_take_all_connections() {
     let limits = AcceptLimits {
-        per_address: 2,
+        per_client: 2,
         ..AcceptLimits::default()
     };
     let (server, certificate) = server(limits).await;
@@ -265,7 +294,7 @@ async fn one_address_cannot_take_all_connections() {
 #[tokio::test]
 async fn one_address_cannot_take_all_handshakes() {
     let limits = AcceptLimits {
-        handshakes_per_address: 1,
+        handshakes_per_client: 1,
         ..AcceptLimits::default()
     };
     let (server, certificate) = server(limits).await;
@@ -304,4 +333,87 @@ async fn a_client_that_never_shakes_hands_is_dropped() {
     let dropped = tokio::time::timeout(Duration::from_secs(20), tcp.read_to_end(&mut bytes));
     dropped.await.expect("the server hangs up").ok();
     assert!(bytes.is_empty());
+    assert_eq!(server.incidents.count(Incident::SlowHandshake), 1);
+}
+
+/// What a load balancer sends before the client's bytes.
+const FROM_192_0_2_7: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\x1f\x90\x01\xbb";
+
+/// A connection that begins with these bytes.
+async fn dial_behind(
+    address: SocketAddr,
+    trusted: &CertificateDer<'static>,
+    header: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tcp = TcpStream::connect(address).await?;
+    tcp.write_all(header).await?;
+    shake_hands(tcp, config).await
+}
+
+#[tokio::test]
+async fn a_trusted_load_balancer_says_whom_it_speaks_for() {
+    let limits = AcceptLimits {
+        per_client: 1,
+        ..AcceptLimits::default()
+    };
+    let (server, certificate) = server_at(limits, Networks::default(), &["127.0.0.0/8"]).await;
+    let mut first = dial_behind(server.address, &certificate, FROM_192_0_2_7)
+        .await
+        .unwrap();
+    assert!(line(&mut first).await.ends_with(" 192.0.2.7\n"));
+    // The client is limited, not the load balancer.
+    let second = dial_behind(server.address, &certificate, FROM_192_0_2_7).await;
+    assert!(second.is_err());
+    assert_eq!(server.incidents.count(Incident::TooManyOfClient), 1);
+    let mut neighbour = FROM_192_0_2_7.to_vec();
+    neighbour[19] = 8;
+    let mut third = dial_behind(server.address, &certificate, &neighbour)
+        .await
+        .unwrap();
+    assert!(line(&mut third).await.ends_with(" 192.0.2.8\n"));
+    // What it sends without a header is not believed to be its own.
+    let bare = dial(server.address, &certificate, BOTH, None).await;
+    assert!(bare.is_err());
+    assert_eq!(server.incidents.count(Incident::BadProxyHeader), 1);
+}
+
+#[tokio::test]
+async fn nobody_else_says_whom_it_speaks_for() {
+    let (server, certificate) = server_at(
+        AcceptLimits::default(),
+        Networks::default(),
+        &["10.0.0.0/8"],
+    )
+    .await;
+    let liar = dial_behind(server.address, &certificate, FROM_192_0_2_7).await;
+    assert!(liar.is_err());
+    assert_eq!(server.incidents.count(Incident::FailedHandshake), 1);
+}
+
+#[tokio::test]
+async fn an_exempt_network_is_not_limited_per_client() {
+    let limits = AcceptLimits {
+        per_client: 1,
+        ..AcceptLimits::default()
+    };
+    let factory = Networks::new(32, 64, vec!["127.0.0.0/8".parse().unwrap()]);
+    let (server, certificate) = server_at(limits, factory, &[]).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(
+            dial(server.address, &certificate, BOTH, None)
+                .await
+                .unwrap(),
+        );
+    }
+    for stream in &mut open {
+        line(stream).await;
+    }
+    assert_eq!(server.incidents.count(Incident::TooManyOfClient), 0);
 }

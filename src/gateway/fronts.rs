@@ -10,13 +10,14 @@ use super::http::{self, ConnectionLimits};
 use super::mqtt::{MqttFront, MqttLimits};
 use super::registrations::Registrations;
 use super::service::Service;
-use crate::wire::tls::{AcceptLimits, Accepted, Acceptor, Certificates, server_config};
+use crate::wire::incidents::Incident;
+use crate::wire::tls::{Accepted, Acceptor, Certificates, server_config};
 
 /// What devices connect to.
 pub struct Fronts<R> {
     pub service: Arc<Service<R>>,
     pub certificates: Arc<Certificates>,
-    pub accept: AcceptLimits,
+    pub acceptor: Arc<Acceptor>,
     pub http: ConnectionLimits,
     pub mqtt: MqttLimits,
 }
@@ -45,18 +46,21 @@ impl<R: Registrations> Fronts<R> {
         mqtt: TcpListener,
         stop: &watch::Receiver<bool>,
     ) -> Result<Served, rustls::Error> {
-        let acceptor = Acceptor::new(self.accept);
         let (serving, served) = mpsc::channel(1);
         let config = server_config(self.certificates.clone(), &["http/1.1"])?;
         let serve = self.serve_https(serving.clone(), stop.clone());
         parts.spawn(
-            acceptor
+            self.acceptor
                 .clone()
                 .run(https, config, serve, stopped(stop.clone())),
         );
         let config = server_config(self.certificates.clone(), &[])?;
         let serve = self.serve_mqtt(serving, stop.clone());
-        parts.spawn(acceptor.run(mqtt, config, serve, stopped(stop.clone())));
+        parts.spawn(
+            self.acceptor
+                .clone()
+                .run(mqtt, config, serve, stopped(stop.clone())),
+        );
         Ok(Served(served))
     }
 
@@ -69,6 +73,7 @@ impl<R: Registrations> Fronts<R> {
         let (service, limits) = (self.service.clone(), self.http);
         move |accepted| {
             let (router, stop, serving) = (router.clone(), stop.clone(), serving.clone());
+            let service = service.clone();
             let counted = service.metrics().connection("https");
             Box::pin(async move {
                 let Accepted { stream, peer } = accepted;
@@ -76,6 +81,9 @@ impl<R: Registrations> Fronts<R> {
                 let served = http::serve(stream, router, Arc::new(peer), limits, stop);
                 if let Err(error) = served.await {
                     tracing::debug!(%address, %error, "an HTTPS connection failed");
+                    if let Some(incident) = incident(&error) {
+                        service.metrics().incidents().note(incident, address.ip());
+                    }
                 }
                 drop((counted, serving));
             })
@@ -96,6 +104,15 @@ impl<R: Registrations> Fronts<R> {
                 drop(serving);
             })
         }
+    }
+}
+
+/// What an HTTP connection failed of, when the client is to blame.
+fn incident(error: &hyper::Error) -> Option<Incident> {
+    if error.is_timeout() {
+        Some(Incident::SlowRequest)
+    } else {
+        error.is_parse().then_some(Incident::Malformed)
     }
 }
 

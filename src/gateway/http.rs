@@ -31,6 +31,7 @@ use super::body::LARGEST;
 use super::error::{Problem, RETRY_AFTER as RETRY_AFTER_SECONDS};
 use super::registrations::Registrations;
 use super::service::{Answer, Caller, Protocol, Request, Service};
+use crate::wire::incidents::Incident;
 use crate::wire::tls::Peer;
 
 /// How long a body may take to arrive.
@@ -62,7 +63,7 @@ async fn register<R: Registrations>(
     body: Body,
 ) -> Response {
     let served = async {
-        let body = read(body).await?;
+        let body = read(&service, &peer, body).await?;
         let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
         let request = Request::Register { body };
         service.serve(&caller, request).await
@@ -90,7 +91,7 @@ async fn poll<R: Registrations>(
 ) -> Response {
     let served = async {
         // Some SDKs send a body; it means nothing.
-        read(body).await?;
+        read(&service, &peer, body).await?;
         let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
         service.serve(&caller, Request::Poll { operation_id }).await
     };
@@ -117,7 +118,7 @@ async fn lookup<R: Registrations>(
     body: Body,
 ) -> Response {
     let served = async {
-        let body = read(body).await?;
+        let body = read(&service, &peer, body).await?;
         let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
         let request = Request::Lookup { body };
         service.serve(&caller, request).await
@@ -130,17 +131,25 @@ async fn lookup<R: Registrations>(
 
 async fn unknown_path<R: Registrations>(
     State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
     body: Body,
 ) -> Response {
-    let problem = read(body).await.err().unwrap_or(Problem::UnknownPath);
+    let problem = read(&service, &peer, body)
+        .await
+        .err()
+        .unwrap_or(Problem::UnknownPath);
     refuse(&service, &problem)
 }
 
 async fn method_not_allowed<R: Registrations>(
     State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
     body: Body,
 ) -> Response {
-    let problem = read(body).await.err().unwrap_or(Problem::MethodNotAllowed);
+    let problem = read(&service, &peer, body)
+        .await
+        .err()
+        .unwrap_or(Problem::MethodNotAllowed);
     refuse(&service, &problem)
 }
 
@@ -182,15 +191,25 @@ fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> 
 
 /// The whole body. Read before anything is answered: an unread rest would cost the connection, and
 /// the C SDK opens no second one.
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    match timeout(BODY_WITHIN, to_bytes(body, LARGEST)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(Problem::TooLarge(LARGEST)),
-        Ok(Err(_)) => Err(Problem::BadRequest("the body was cut short".into())),
-        Err(_) => Err(Problem::BadRequest(
-            "the body did not arrive in time".into(),
-        )),
-    }
+async fn read<R: Registrations>(
+    service: &Service<R>,
+    peer: &Peer,
+    body: Body,
+) -> Result<Bytes, Problem> {
+    let (incident, problem) = match timeout(BODY_WITHIN, to_bytes(body, LARGEST)).await {
+        Ok(Ok(bytes)) => return Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => (Incident::Malformed, Problem::TooLarge(LARGEST)),
+        Ok(Err(_)) => return Err(Problem::BadRequest("the body was cut short".into())),
+        Err(_) => {
+            let problem = Problem::BadRequest("the body did not arrive in time".into());
+            (Incident::SlowRequest, problem)
+        }
+    };
+    service
+        .metrics()
+        .incidents()
+        .note(incident, peer.address.ip());
+    Err(problem)
 }
 
 fn is_too_large(error: &axum::Error) -> bool {

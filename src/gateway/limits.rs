@@ -1,4 +1,4 @@
-//! How much one device, or one address, may ask of us. Every table is bounded: an attacker can fill
+//! How much one device, or one client, may ask of us. Every table is bounded: an attacker can fill
 //! it, but not grow it.
 
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use moka::sync::Cache;
 
 use crate::clock::Clock;
 use crate::domain::ids::ApiVersion;
+use crate::wire::networks::Networks;
 
 /// So many requests at once, and then so many in ten seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,9 +28,9 @@ pub struct RequestLimits {
     pub poll: Rate,
     /// Polls of one device whose SDK cannot be told when to ask again and polls by its own clock.
     pub poll_unpaced: Rate,
-    /// Failed authentications from one address, which may be a NAT with a fleet behind it.
+    /// Failed authentications of one client, which may be a NAT with a fleet behind it.
     pub failures: Rate,
-    /// Most devices, and most addresses, that are counted at once.
+    /// Most devices, and most clients, that are counted at once.
     pub tracked: u64,
 }
 
@@ -69,12 +70,13 @@ pub struct Throttle {
     limits: RequestLimits,
     clock: Arc<dyn Clock>,
     devices: Cache<(String, Kind), Arc<Bucket>>,
-    addresses: Cache<IpAddr, Arc<Bucket>>,
+    networks: Arc<Networks>,
+    clients: Cache<IpAddr, Arc<Bucket>>,
 }
 
 impl Throttle {
-    /// Empty.
-    pub fn new(limits: RequestLimits, clock: Arc<dyn Clock>) -> Self {
+    /// Empty. Clients are told apart by their `networks`; some are not limited.
+    pub fn new(limits: RequestLimits, networks: Arc<Networks>, clock: Arc<dyn Clock>) -> Self {
         // A bucket that was not touched for so long is full again.
         let idle = Duration::from_mins(2);
         Self {
@@ -83,7 +85,8 @@ impl Throttle {
                 .max_capacity(limits.tracked)
                 .time_to_idle(idle)
                 .build(),
-            addresses: Cache::builder()
+            networks,
+            clients: Cache::builder()
                 .max_capacity(limits.tracked)
                 .time_to_idle(idle)
                 .build(),
@@ -105,18 +108,22 @@ impl Throttle {
         bucket.take(rate, now)
     }
 
-    /// Whether that address may try to authenticate.
+    /// Whether a client at that address may try to authenticate.
     pub fn may_authenticate(&self, address: IpAddr) -> bool {
-        let bucket = self.addresses.get(&address);
+        let client = self.networks.client(address);
+        let bucket = client.and_then(|client| self.clients.get(&client));
         bucket.is_none_or(|bucket| bucket.has_any(self.limits.failures, self.clock.monotonic()))
     }
 
     /// Counts one failed authentication.
     pub fn count_failure(&self, address: IpAddr) {
+        let Some(client) = self.networks.client(address) else {
+            return;
+        };
         let (rate, now) = (self.limits.failures, self.clock.monotonic());
         let bucket = self
-            .addresses
-            .get_with(address, || Arc::new(Bucket::full(rate, now)));
+            .clients
+            .get_with(client, || Arc::new(Bucket::full(rate, now)));
         bucket.take(rate, now);
     }
 }
@@ -204,7 +211,7 @@ mod tests {
             },
             ..RequestLimits::default()
         };
-        (Throttle::new(limits, clock.clone()), clock)
+        (Throttle::new(limits, Arc::default(), clock.clone()), clock)
     }
 
     fn admitted(throttle: &Throttle, device: &str, kind: Kind, api: &str) -> u32 {
@@ -245,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_fail_so_often() {
+    fn a_client_may_fail_so_often() {
         let (throttle, clock) = throttle();
         let address = IpAddr::from([192, 0, 2, 1]);
         for _ in 0..2 {
@@ -256,5 +263,22 @@ mod tests {
         assert!(throttle.may_authenticate(IpAddr::from([192, 0, 2, 2])));
         *clock.0.lock().unwrap() += Duration::from_secs(1);
         assert!(throttle.may_authenticate(address));
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_is_one_client_and_an_exempt_network_none() {
+        let (mut throttle, _) = throttle();
+        let exempt = vec!["198.51.100.0/24".parse().unwrap()];
+        throttle.networks = Arc::new(Networks::new(32, 64, exempt));
+        for number in 1..=2u16 {
+            throttle.count_failure(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, number]));
+        }
+        let neighbour = IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9]);
+        assert!(!throttle.may_authenticate(neighbour));
+        let factory = IpAddr::from([198, 51, 100, 7]);
+        for _ in 0..10 {
+            throttle.count_failure(factory);
+        }
+        assert!(throttle.may_authenticate(factory));
     }
 }

@@ -1,5 +1,7 @@
 //! What the gateway counts. Labels are words of ours, never anything a device says.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -7,6 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::clock::Clock;
+use crate::wire::incidents::Incidents;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,10 +39,13 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     connections: Family<ProtocolLabels, Gauge>,
     durations: Family<ProtocolLabels, Histogram>,
+    incidents: Arc<Incidents>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// All zero.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let incidents = Incidents::new(clock);
         let requests = Family::default();
         let writes = Family::default();
         let connections = Family::default();
@@ -65,17 +73,26 @@ impl Default for Metrics {
             "Time from a request to its answer",
             durations.clone(),
         );
+        registry.register(
+            "incidents",
+            "Clients that were turned away, by what they did",
+            incidents.counters(),
+        );
         Self {
             registry,
             requests,
             writes,
             connections,
             durations,
+            incidents,
         }
     }
-}
 
-impl Metrics {
+    /// Where it is counted and said that clients were turned away.
+    pub fn incidents(&self) -> &Arc<Incidents> {
+        &self.incidents
+    }
+
     /// Counts one answered request.
     pub fn request(
         &self,

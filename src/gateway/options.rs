@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use ipnet::IpNet;
 
 use super::http::ConnectionLimits;
 use super::limits::RequestLimits;
@@ -12,6 +14,7 @@ use super::mqtt::MqttLimits;
 use super::service::Settings;
 use crate::cluster::connect::Connection;
 use crate::domain::ids::IdScope;
+use crate::wire::networks::Networks;
 use crate::wire::tls::AcceptLimits;
 
 /// Serve the registration API to devices.
@@ -58,13 +61,39 @@ pub struct Options {
     #[arg(long, default_value_t = 20_000)]
     pub max_connections: usize,
 
-    /// Open connections from one address; a fleet behind one NAT is one address.
+    /// Open connections of one client; a fleet behind one NAT is one client.
     #[arg(long, default_value_t = 4096)]
-    pub max_connections_per_address: usize,
+    pub max_connections_per_client: usize,
 
-    /// Failed authentications from one address in ten seconds, after which it has to wait.
+    /// Failed authentications of one client in ten seconds, after which it has to wait.
     #[arg(long, default_value_t = 1000)]
-    pub max_failures_per_address: u32,
+    pub max_failures_per_client: u32,
+
+    /// IPv4 addresses that agree in so many leading bits are one client.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=32))]
+    pub client_prefix_v4: u32,
+
+    /// IPv6 addresses that agree in so many leading bits are one client.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(16..=128))]
+    pub client_prefix_v6: u32,
+
+    /// Network, such as 198.51.100.0/24, whose connections and failures are not limited per client:
+    /// a factory behind one NAT. May be given more than once.
+    #[arg(
+        long = "unlimited-network",
+        env = "REHOME_UNLIMITED_NETWORKS",
+        value_delimiter = ','
+    )]
+    pub unlimited_networks: Vec<IpNet>,
+
+    /// Network of load balancers whose connections begin with a PROXY protocol header of version 2;
+    /// the address in it counts. From elsewhere no such header is taken. May be given more than once.
+    #[arg(
+        long = "proxy-protocol-from",
+        env = "REHOME_PROXY_PROTOCOL_FROM",
+        value_delimiter = ','
+    )]
+    pub proxy_protocol_from: Vec<IpNet>,
 
     /// Seconds after an operation's end in which the same request is taken for a repetition whose
     /// answer got lost.
@@ -90,7 +119,7 @@ pub struct Options {
 }
 
 /// All bounds of one gateway.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Bounds {
     pub(super) accept: AcceptLimits,
     pub(super) http: ConnectionLimits,
@@ -102,7 +131,12 @@ impl Options {
     pub(super) fn bounds(&self) -> Bounds {
         let mut bounds = Bounds::default();
         bounds.accept.connections = self.max_connections;
-        bounds.accept.per_address = self.max_connections_per_address;
+        bounds.accept.per_client = self.max_connections_per_client;
+        bounds.settings.networks = Arc::new(Networks::new(
+            self.client_prefix_v4,
+            self.client_prefix_v6,
+            self.unlimited_networks.clone(),
+        ));
         let RequestLimits {
             register,
             poll,
@@ -113,8 +147,8 @@ impl Options {
         register.per_ten_seconds = self.max_registers_per_device;
         poll.burst = self.max_polls_per_device;
         poll.per_ten_seconds = self.max_polls_per_device;
-        failures.burst = self.max_failures_per_address;
-        failures.per_ten_seconds = self.max_failures_per_address;
+        failures.burst = self.max_failures_per_client;
+        failures.per_ten_seconds = self.max_failures_per_client;
         let windows = &mut bounds.settings.windows;
         windows.resend = Duration::from_secs(self.resend_window_seconds);
         windows.refused = Duration::from_secs(self.refused_window_seconds);
@@ -171,14 +205,23 @@ mod tests {
     #[test]
     fn limits_reach_where_they_count() {
         let options = parse(&[
-            "--max-connections-per-address=7",
+            "--max-connections-per-client=7",
+            "--client-prefix-v4=24",
+            "--unlimited-network=198.51.100.0/24,2001:db8::/32",
             "--resend-window-seconds=1",
             "--refused-window-seconds=2",
             "--max-registers-per-device=3",
             "--max-polls-per-device=4",
         ]);
         let bounds = options.unwrap().bounds();
-        assert_eq!(bounds.accept.per_address, 7);
+        assert_eq!(bounds.accept.per_client, 7);
+        let client = |address: &str| {
+            let networks = &bounds.settings.networks;
+            networks.client(address.parse().unwrap())
+        };
+        assert_eq!(client("192.0.2.7"), Some([192, 0, 2, 0].into()));
+        assert_eq!(client("198.51.100.7"), None);
+        assert_eq!(client("2001:db8::1"), None);
         assert_eq!(bounds.settings.windows.resend, Duration::from_secs(1));
         assert_eq!(bounds.settings.windows.refused, Duration::from_secs(2));
         let limits = bounds.settings.limits;

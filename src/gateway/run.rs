@@ -23,7 +23,7 @@ use super::watch::{Health, SILENCE, Watches};
 use crate::clock::Clock;
 use crate::cluster::connect::{Clients, ConnectError, Connection};
 use crate::random::{Random as _, SystemRandom};
-use crate::wire::tls::{CertificateError, Certificates};
+use crate::wire::tls::{Acceptor, CertificateError, Certificates, Surroundings};
 
 /// How long requests that are being served may take after the gateway was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ async fn run_until(
     let https = bind("HTTPS", options.https_listen).await?;
     let mqtt = bind("MQTT", options.mqtt_listen).await?;
     let health_listener = bind("health", options.health_listen).await?;
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(clock.clone()));
     let health = Arc::new(Health::new(clock.clone(), SILENCE));
     let mut parts = JoinSet::new();
     let router = health::router(health.clone(), metrics.clone());
@@ -139,6 +139,7 @@ impl Gateway {
         mut parts: JoinSet<()>,
     ) -> Result<(), RunError> {
         let bounds = options.bounds();
+        let networks = bounds.settings.networks.clone();
         let tenants = Arc::new(Tenants::default());
         let mirror = Arc::new(Mirror::default());
         if !options.namespaces.is_empty() {
@@ -161,10 +162,15 @@ impl Gateway {
         ));
         let poll = Duration::from_secs(options.tls_poll_seconds);
         parts.spawn(self.certificates.clone().keep_fresh(poll));
+        let surroundings = Surroundings {
+            networks,
+            proxies: options.proxy_protocol_from.clone(),
+            incidents: self.metrics.incidents().clone(),
+        };
         let fronts = Fronts {
             service,
             certificates: self.certificates.clone(),
-            accept: bounds.accept,
+            acceptor: Acceptor::new(bounds.accept, surroundings),
             http: bounds.http,
             mqtt: bounds.mqtt,
         };

@@ -27,6 +27,8 @@ use super::tenants::Tenants;
 use crate::api::v1alpha1::RegistrationState;
 use crate::clock::Clock;
 use crate::domain::ids::{ApiVersion, IdScope, OperationId, RegistrationId};
+use crate::wire::incidents::Incident;
+use crate::wire::networks::Networks;
 
 /// How the device speaks to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,10 +94,12 @@ pub enum Answer {
 }
 
 /// Tunables.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     pub windows: Windows,
     pub limits: RequestLimits,
+    /// How clients are told apart, and which of them may fail as often as they like.
+    pub networks: Arc<Networks>,
     /// How far devices' clocks may be behind.
     pub skew: Duration,
     /// How long a first answer may wait to say `assigned` at once.
@@ -109,6 +113,7 @@ impl Default for Settings {
         Self {
             windows: Windows::default(),
             limits: RequestLimits::default(),
+            networks: Arc::default(),
             skew: crate::domain::attestation::DEFAULT_SKEW,
             linger: Duration::from_millis(200),
             // Well below the 10 s that the Java SDK waits.
@@ -143,7 +148,7 @@ impl<R: Registrations> Service<R> {
         Self {
             tenants,
             registrations,
-            throttle: Throttle::new(settings.limits, clock.clone()),
+            throttle: Throttle::new(settings.limits, settings.networks.clone(), clock.clone()),
             answers: Answers::new(settings.limits.tracked, settings.windows.refused),
             clock,
             random,
@@ -269,6 +274,9 @@ impl<R: Registrations> Service<R> {
         if self.throttle.admits(&device, kind, &caller.api_version) {
             return Ok(());
         }
+        self.metrics
+            .incidents()
+            .note(Incident::TooManyRequests, caller.address);
         Err(Problem::Throttled)
     }
 

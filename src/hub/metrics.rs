@@ -1,6 +1,8 @@
 //! What the hub counts: requests to its service API, connected devices, telemetry. Labels are words
 //! of ours, never anything that a client says.
 
+use std::sync::Arc;
+
 use axum::http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -10,11 +12,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Hub;
+use crate::clock::Clock;
+use crate::wire::incidents::Incidents;
 
 /// The counters of one hub.
-#[derive(Default)]
 pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    /// Clients that were turned away.
+    pub(super) incidents: Arc<Incidents>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,6 +29,14 @@ struct RequestLabels {
 }
 
 impl Metrics {
+    /// All zero.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            requests: Family::default(),
+            incidents: Incidents::new(clock),
+        }
+    }
+
     /// Counts one answered request; `route` is the path as the router knows it.
     pub(super) fn request(&self, method: &Method, route: Option<&str>, status: StatusCode) {
         let labels = RequestLabels {
@@ -51,6 +64,11 @@ pub(super) fn text(hub: &Hub) -> String {
         "telemetry_messages",
         "Messages taken from devices since the start",
         ConstCounter::new(hub.sessions.telemetry()),
+    );
+    registry.register(
+        "incidents",
+        "Clients that were turned away, by what they did",
+        hub.metrics.incidents.counters(),
     );
     let mut text = String::new();
     // Writing to a String does not fail.

@@ -109,12 +109,12 @@ impl Hub {
             host_name: settings.host_name,
             max_devices: settings.max_devices,
             policies: ArcSwap::from_pointee(settings.policies),
+            metrics: Metrics::new(settings.clock.clone()),
             clock: settings.clock,
             random: settings.random,
             store,
             serials: Serials::default(),
             sessions: Arc::default(),
-            metrics: Metrics::default(),
         })
     }
 

@@ -20,7 +20,7 @@ use super::store::{DurableStore, StoreError};
 use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
-    AcceptLimits, Acceptor, CertificateError, Certificates, Stream, server_config,
+    AcceptLimits, Acceptor, CertificateError, Certificates, Stream, Surroundings, server_config,
 };
 
 /// How often certificate and policies are looked at for changes.
@@ -227,7 +227,8 @@ impl Services {
                 drop(alive);
             }
         };
-        tokio::spawn(Acceptor::new(limits).run(listener, tls, serve, stop));
+        let surroundings = Surroundings::open(self.hub.metrics.incidents.clone());
+        tokio::spawn(Acceptor::new(limits, surroundings).run(listener, tls, serve, stop));
     }
 
     async fn stop(self) {

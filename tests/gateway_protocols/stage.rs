@@ -26,7 +26,7 @@ use rehome::gateway::record::Record;
 use rehome::gateway::registrations::{Registrations, StoreError};
 use rehome::gateway::service::{Service, Settings};
 use rehome::gateway::tenants::{Enrolled, Tenants};
-use rehome::wire::tls::{AcceptLimits, Certificates, Peer};
+use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, Peer, Surroundings};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
@@ -268,13 +268,15 @@ impl Stage {
         let scope = SCOPE.parse().unwrap();
         tenants.update_scopes(|scopes| scopes.fix([(NAMESPACE.to_owned(), Some(scope))]));
         let memory = Memory::new();
+        let clock = Arc::new(SystemClock::start());
+        let metrics = Arc::new(Metrics::new(clock.clone()));
         let service = Arc::new(Service::new(
             tenants.clone(),
             Store(memory.clone()),
-            Arc::new(SystemClock::start()),
+            clock,
             unique,
             settings,
-            Arc::new(Metrics::default()),
+            metrics,
         ));
         let front = Arc::new(MqttFront::new(service.clone(), MqttLimits::default()));
         let stage = Self {
@@ -354,7 +356,10 @@ impl Stage {
         let fronts = Fronts {
             service: self.service.clone(),
             certificates: Certificates::load(&chain_file, &key_file).unwrap(),
-            accept: AcceptLimits::default(),
+            acceptor: Acceptor::new(
+                AcceptLimits::default(),
+                Surroundings::open(self.service.metrics().incidents().clone()),
+            ),
             http: ConnectionLimits::default(),
             mqtt: MqttLimits::default(),
         };

@@ -1,6 +1,5 @@
 //! One HTTP/1.1 connection: kept open between requests, bounded in every other way.
 
-use std::io;
 use std::time::Duration;
 
 use axum::Router;
@@ -47,7 +46,7 @@ pub async fn serve<S, M>(
     mark: M,
     limits: ConnectionLimits,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
+) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M: Clone + Send + Sync + 'static,
@@ -64,10 +63,10 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        served = connection.as_mut() => return served.map_err(io::Error::other),
+        served = connection.as_mut() => return served,
         () = sleep(limits.lifetime) => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
     connection.as_mut().graceful_shutdown();
-    connection.await.map_err(io::Error::other)
+    connection.await
 }

@@ -1,5 +1,6 @@
 //! One device's connection, from CONNECT to its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use super::topics::{self, ANSWERS, What};
 use crate::gateway::error::{Problem, RETRY_AFTER};
 use crate::gateway::registrations::Registrations;
 use crate::gateway::service::{Answer, Request};
-use crate::wire::mqtt::{self, Event, Events, Filter, Handle, Publish, Qos};
+use crate::wire::mqtt::{self, End, Event, Events, Filter, Handle, Publish, Qos};
 use crate::wire::tls::Peer;
 
 /// Tells connections of one device apart.
@@ -44,8 +45,10 @@ impl<R: Registrations> MqttFront<R> {
     {
         let _counted = self.service.metrics().connection("mqtt");
         let (handle, mut events) = mqtt::open(stream, self.limits.wire);
-        let Some(Event::Connect(connect)) = events.next().await else {
-            return;
+        let connect = match events.next().await {
+            Some(Event::Connect(connect)) => connect,
+            Some(Event::Closed(end)) => return self.note(&end, &peer.address),
+            _ => return,
         };
         let address = peer.address;
         let login = match login(&connect, peer) {
@@ -71,13 +74,27 @@ impl<R: Registrations> MqttFront<R> {
             number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
         };
         device.come_back();
-        if let Err(Violation(what)) = device.converse(&mut events, &mut stop).await {
-            tracing::debug!(%address, what, "MQTT connection closed");
+        match device.converse(&mut events, &mut stop).await {
+            Ok(Some(end)) => self.note(&end, &address),
+            Ok(None) => {}
+            Err(Violation(what)) => tracing::debug!(%address, what, "MQTT connection closed"),
         }
         if let Some(mailbox) = &device.mailbox {
             mailbox.detach(device.number);
         }
         device.handle.close();
+    }
+}
+
+impl<R: Registrations> MqttFront<R> {
+    /// Counts how a connection ended, when the client is to blame.
+    fn note(&self, end: &End, address: &SocketAddr) {
+        if let Some(incident) = end.incident() {
+            self.service
+                .metrics()
+                .incidents()
+                .note(incident, address.ip());
+        }
     }
 }
 
@@ -110,7 +127,7 @@ impl<R: Registrations> Device<'_, R> {
         &mut self,
         events: &mut Events,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<(), Violation> {
+    ) -> Result<Option<End>, Violation> {
         let mut asked = Instant::now();
         loop {
             let event = tokio::select! {
@@ -145,7 +162,8 @@ impl<R: Registrations> Device<'_, R> {
                     }
                 }
                 Some(Event::Connect(_)) => return Err(Violation("a second CONNECT")),
-                Some(Event::Closed(_)) | None => return Ok(()),
+                Some(Event::Closed(end)) => return Ok(Some(end)),
+                None => return Ok(None),
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::domain::sas::SasToken;
 use crate::gateway::error::Problem;
 use crate::gateway::registrations::Registrations;
 use crate::gateway::tenants::Enrolled;
+use crate::wire::incidents::Incident;
 
 /// A caller that has proved who it is.
 pub(super) struct Attested {
@@ -23,6 +24,9 @@ pub(super) struct Attested {
 impl<R: Registrations> Service<R> {
     pub(super) fn authenticate(&self, caller: &Caller) -> Result<Attested, Problem> {
         if !self.throttle.may_authenticate(caller.address) {
+            self.metrics
+                .incidents()
+                .note(Incident::TooManyFailures, caller.address);
             return Err(Problem::Throttled);
         }
         let attested = self.attest(caller);

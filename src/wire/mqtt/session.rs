@@ -17,6 +17,7 @@ use mqtt_protocol_core::mqtt::result_code::{ConnectReturnCode, MqttError, Suback
 use mqtt_protocol_core::mqtt::{self, Version};
 
 use super::packets::{Connect, Event, Filter, Publish, Qos, Refusal, Will};
+use crate::wire::incidents::Incident;
 
 /// Bounds of one session, checked before anything is allocated for a packet.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,22 @@ pub enum End {
     Protocol(&'static str),
     /// The byte stream failed.
     Stream(std::io::ErrorKind),
+}
+
+impl End {
+    /// What to count it as, when the client is to blame.
+    pub fn incident(&self) -> Option<Incident> {
+        match self {
+            Self::ConnectTimeout | Self::TooSlow => Some(Incident::SlowRequest),
+            Self::PacketTooLarge | Self::Protocol(_) => Some(Incident::Malformed),
+            Self::Disconnected
+            | Self::EndOfStream
+            | Self::Refused
+            | Self::ClosedHere
+            | Self::KeepAliveTimeout
+            | Self::Stream(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for End {

@@ -1,22 +1,27 @@
 //! From a listening socket to an authenticated byte stream, bounded at every step.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use super::admission::{Admission, Slot};
+use crate::wire::incidents::{Incident, Incidents};
+use crate::wire::networks::Networks;
+use crate::wire::proxy;
 
 /// Bounds on connections. One [`Acceptor`] may serve several listeners; they share its bounds.
 #[derive(Debug, Clone, Copy)]
@@ -25,13 +30,13 @@ pub struct AcceptLimits {
     pub handshake_within: Duration,
     /// Handshakes under way at once; more wait, within the same time.
     pub handshakes: usize,
-    /// Of these, from one address: one that shakes hands slowly must not keep out all others.
-    pub handshakes_per_address: usize,
+    /// Of these, of one client: one that shakes hands slowly must not keep out all others.
+    pub handshakes_per_client: usize,
     /// Open connections in all; one more is dropped.
     pub connections: usize,
-    /// Open connections from one IPv4 address or one IPv6 /64. Generous, because a fleet behind one
-    /// NAT, or behind a load balancer that hides addresses, is one address.
-    pub per_address: usize,
+    /// Open connections of one client, as [`Networks`] counts clients. Generous, because a fleet
+    /// behind one NAT, or behind a load balancer that hides addresses, is one client.
+    pub per_client: usize,
 }
 
 impl Default for AcceptLimits {
@@ -39,9 +44,9 @@ impl Default for AcceptLimits {
         Self {
             handshake_within: Duration::from_secs(10),
             handshakes: 2048,
-            handshakes_per_address: 256,
+            handshakes_per_client: 256,
             connections: 20_000,
-            per_address: 4096,
+            per_client: 4096,
         }
     }
 }
@@ -64,23 +69,44 @@ pub struct Accepted {
     pub peer: Peer,
 }
 
+/// Where a server stands.
+pub struct Surroundings {
+    /// How clients are told apart, and which of them are not limited.
+    pub networks: Arc<Networks>,
+    /// Load balancers: what comes from there must begin with a PROXY protocol header, and the
+    /// address in it counts. From anywhere else such a header is no TLS and ends the connection.
+    pub proxies: Vec<IpNet>,
+    /// Where trouble is counted and said.
+    pub incidents: Arc<Incidents>,
+}
+
+impl Surroundings {
+    /// Open to everybody, without load balancers.
+    pub fn open(incidents: Arc<Incidents>) -> Self {
+        Self {
+            networks: Arc::default(),
+            proxies: Vec::new(),
+            incidents,
+        }
+    }
+}
+
 /// Admits connections and shakes hands.
-#[derive(Debug)]
 pub struct Acceptor {
     limits: AcceptLimits,
-    connections: Arc<Semaphore>,
+    admission: Arc<Admission>,
     handshakes: Semaphore,
-    addresses: Mutex<HashMap<IpAddr, Open>>,
+    surroundings: Surroundings,
 }
 
 impl Acceptor {
     /// With its own bounds, to be shared by listeners that should share them.
-    pub fn new(limits: AcceptLimits) -> Arc<Self> {
+    pub fn new(limits: AcceptLimits, surroundings: Surroundings) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            admission: Admission::new(limits, surroundings.networks.clone()),
             handshakes: Semaphore::new(limits.handshakes),
-            addresses: Mutex::default(),
+            surroundings,
         })
     }
 
@@ -112,122 +138,93 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Some(slot) = self.admit(address.ip()) else {
-                tracing::debug!(%address, "too many connections; one more was dropped");
+            // Before a task is spawned: one connection too many costs next to nothing.
+            let Some(connection) = self.admission.connection() else {
+                self.note(Incident::TooManyConnections, address.ip());
                 continue;
             };
             let (this, config, serve) = (self.clone(), config.clone(), serve.clone());
             tokio::spawn(async move {
-                match this.shake_hands(tcp, address, config, slot).await {
-                    Ok(accepted) => serve(accepted).await,
-                    Err(error) => tracing::debug!(%address, %error, "TLS handshake failed"),
+                if let Some(accepted) = this.receive(tcp, address, config, connection).await {
+                    serve(accepted).await;
                 }
             });
         }
     }
 
+    /// Everything before the protocol: whom the connection is from, whether there is room for it,
+    /// and the handshake, all within one time.
+    async fn receive(
+        &self,
+        mut tcp: TcpStream,
+        address: SocketAddr,
+        config: Arc<ServerConfig>,
+        connection: OwnedSemaphorePermit,
+    ) -> Option<Accepted> {
+        let deadline = Instant::now() + self.limits.handshake_within;
+        let address = if self.is_proxy(address.ip()) {
+            match timeout_at(deadline, proxy::read(&mut tcp)).await {
+                Ok(Ok(source)) => source.unwrap_or(address),
+                // Many load balancers look for life by opening a connection and closing it.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+                Ok(Err(_)) | Err(_) => {
+                    self.note(Incident::BadProxyHeader, address.ip());
+                    return None;
+                }
+            }
+        } else {
+            address
+        };
+        let Some(mut slot) = self.admission.client(connection, address.ip()) else {
+            self.note(Incident::TooManyOfClient, address.ip());
+            return None;
+        };
+        let tls = match timeout_at(deadline, self.shake_hands(tcp, config)).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "TLS handshake failed");
+                // One that leaves is no incident: health checks do.
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.note(Incident::FailedHandshake, address.ip());
+                }
+                return None;
+            }
+            Err(_) => {
+                self.note(Incident::SlowHandshake, address.ip());
+                return None;
+            }
+        };
+        slot.has_shaken_hands();
+        let (_, session) = tls.get_ref();
+        let peer = Peer {
+            address,
+            certificates: session.peer_certificates().unwrap_or_default().into(),
+            server_name: session.server_name().map(str::to_owned),
+        };
+        let stream = Stream { tls, _slot: slot };
+        Some(Accepted { stream, peer })
+    }
+
     async fn shake_hands(
         &self,
         tcp: TcpStream,
-        address: SocketAddr,
         config: Arc<ServerConfig>,
-        mut slot: Slot,
-    ) -> io::Result<Accepted> {
+    ) -> io::Result<TlsStream<TcpStream>> {
         // Answers are small and a device waits for each.
         tcp.set_nodelay(true)?;
-        let handshake = async {
-            let _permit = self.handshakes.acquire().await.map_err(io::Error::other)?;
-            TlsAcceptor::from(config).accept(tcp).await
-        };
-        let tls = timeout(self.limits.handshake_within, handshake).await??;
-        slot.has_shaken_hands();
-        let (_, connection) = tls.get_ref();
-        let peer = Peer {
-            address,
-            certificates: connection.peer_certificates().unwrap_or_default().into(),
-            server_name: connection.server_name().map(str::to_owned),
-        };
-        Ok(Accepted {
-            stream: Stream { tls, _slot: slot },
-            peer,
-        })
+        let _permit = self.handshakes.acquire().await.map_err(io::Error::other)?;
+        TlsAcceptor::from(config).accept(tcp).await
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
-        let permit = self.connections.clone().try_acquire_owned().ok()?;
-        let address = bounded_address(address);
-        let mut addresses = self
-            .addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let open = addresses.entry(address).or_default();
-        let AcceptLimits {
-            per_address,
-            handshakes_per_address,
-            ..
-        } = self.limits;
-        if open.all >= per_address || open.shaking >= handshakes_per_address {
-            return None;
-        }
-        open.all += 1;
-        open.shaking += 1;
-        drop(addresses);
-        Some(Slot {
-            acceptor: self.clone(),
-            address,
-            shaking: true,
-            _permit: permit,
-        })
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let proxies = &self.surroundings.proxies;
+        proxies.iter().any(|network| network.contains(&address))
     }
-}
 
-/// Connections of one address.
-#[derive(Debug, Default)]
-struct Open {
-    all: usize,
-    shaking: usize,
-}
-
-/// One admitted connection; gives its place back when dropped.
-#[derive(Debug)]
-struct Slot {
-    acceptor: Arc<Acceptor>,
-    address: IpAddr,
-    shaking: bool,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Slot {
-    fn has_shaken_hands(&mut self) {
-        self.shaking = false;
-        let addresses = &self.acceptor.addresses;
-        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = addresses.get_mut(&self.address) {
-            open.shaking -= 1;
-        }
+    fn note(&self, incident: Incident, address: IpAddr) {
+        self.surroundings.incidents.note(incident, address);
     }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let addresses = &self.acceptor.addresses;
-        let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = addresses.get_mut(&self.address) {
-            open.all -= 1;
-            open.shaking -= usize::from(self.shaking);
-            if open.all == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// What counts as one client: an IPv6 subscriber holds a whole /64.
-fn bounded_address(address: IpAddr) -> IpAddr {
-    if let IpAddr::V6(v6) = address.to_canonical() {
-        return IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX)));
-    }
-    address.to_canonical()
 }
 
 /// The encrypted stream. A client that drops TCP without `close_notify` simply ended it: that is how

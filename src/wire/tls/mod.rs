@@ -5,9 +5,10 @@
 //! certificates count is a matter of each enrollment and is decided by the caller.
 
 mod accept;
+mod admission;
 mod certificates;
 mod config;
 
-pub use accept::{AcceptLimits, Accepted, Acceptor, Peer, Stream};
+pub use accept::{AcceptLimits, Accepted, Acceptor, Peer, Stream, Surroundings};
 pub use certificates::{CertificateError, Certificates};
 pub use config::server_config;
