@@ -1,7 +1,9 @@
-//! Both protocols on their sockets.
+//! All protocols on their sockets. HTTPS and WebSocket share one port.
 
 use std::sync::Arc;
 
+use axum::Router;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -9,9 +11,10 @@ use tokio::task::JoinSet;
 use super::http::{self, ConnectionLimits};
 use super::mqtt::{MqttFront, MqttLimits};
 use super::registrations::Registrations;
-use super::service::Service;
+use super::service::{Protocol, Service};
 use crate::wire::incidents::Incident;
-use crate::wire::tls::{Accepted, Acceptor, Certificates, server_config};
+use crate::wire::tls::{Accepted, Acceptor, Certificates, Peer, Stream, server_config};
+use crate::wire::websocket::Subprotocol;
 
 /// What devices connect to.
 pub struct Fronts<R> {
@@ -35,7 +38,7 @@ impl Served {
 
 impl<R: Registrations> Fronts<R> {
     /// Listens, in tasks of `parts`, until `stop` becomes true. The bounds on connections hold for
-    /// both protocols together.
+    /// all protocols together.
     ///
     /// # Errors
     /// TLS cannot be configured.
@@ -48,14 +51,21 @@ impl<R: Registrations> Fronts<R> {
     ) -> Result<Served, rustls::Error> {
         let (serving, served) = mpsc::channel(1);
         let config = server_config(self.certificates.clone(), &["http/1.1"])?;
-        let serve = self.serve_https(serving.clone(), stop.clone());
+        let devices = Devices {
+            service: self.service.clone(),
+            mqtt: Arc::new(MqttFront::new(self.service.clone(), self.mqtt)),
+            http: self.http,
+            stop: stop.clone(),
+            serving,
+        };
+        let serve = devices.clone().on_https();
         parts.spawn(
             self.acceptor
                 .clone()
                 .run(https, config, serve, stopped(stop.clone())),
         );
         let config = server_config(self.certificates.clone(), &[])?;
-        let serve = self.serve_mqtt(serving, stop.clone());
+        let serve = devices.on_mqtt();
         parts.spawn(
             self.acceptor
                 .clone()
@@ -63,46 +73,71 @@ impl<R: Registrations> Fronts<R> {
         );
         Ok(Served(served))
     }
+}
 
-    fn serve_https(
-        &self,
-        serving: mpsc::Sender<()>,
-        stop: watch::Receiver<bool>,
-    ) -> impl Fn(Accepted) -> futures::future::BoxFuture<'static, ()> + Clone + use<R> {
+/// What serves one connection.
+type Serve = BoxFuture<'static, ()>;
+
+/// Serves connections; each holds a clone.
+struct Devices<R> {
+    service: Arc<Service<R>>,
+    mqtt: Arc<MqttFront<R>>,
+    http: ConnectionLimits,
+    stop: watch::Receiver<bool>,
+    serving: mpsc::Sender<()>,
+}
+
+impl<R> Clone for Devices<R> {
+    fn clone(&self) -> Self {
+        Self {
+            service: self.service.clone(),
+            mqtt: self.mqtt.clone(),
+            http: self.http,
+            stop: self.stop.clone(),
+            serving: self.serving.clone(),
+        }
+    }
+}
+
+impl<R: Registrations> Devices<R> {
+    fn on_https(self) -> impl Fn(Accepted) -> Serve + Clone {
         let router = http::router(self.service.clone());
-        let (service, limits) = (self.service.clone(), self.http);
-        move |accepted| {
-            let (router, stop, serving) = (router.clone(), stop.clone(), serving.clone());
-            let service = service.clone();
-            let counted = service.metrics().connection("https");
+        move |Accepted { stream, peer }| {
+            let (this, router) = (self.clone(), router.clone());
+            Box::pin(async move { this.https(stream, peer, router).await })
+        }
+    }
+
+    fn on_mqtt(self) -> impl Fn(Accepted) -> Serve + Clone {
+        move |Accepted { stream, peer }| {
+            let this = self.clone();
             Box::pin(async move {
-                let Accepted { stream, peer } = accepted;
-                let address = peer.address;
-                let served = http::serve(stream, router, Arc::new(peer), limits, stop);
-                if let Err(error) = served.await {
-                    tracing::debug!(%address, %error, "an HTTPS connection failed");
-                    if let Some(incident) = incident(&error) {
-                        service.metrics().incidents().note(incident, address.ip());
-                    }
-                }
-                drop((counted, serving));
+                let stop = this.stop.clone();
+                this.mqtt.serve(stream, Protocol::Mqtt, &peer, stop).await;
             })
         }
     }
 
-    fn serve_mqtt(
-        &self,
-        serving: mpsc::Sender<()>,
-        stop: watch::Receiver<bool>,
-    ) -> impl Fn(Accepted) -> futures::future::BoxFuture<'static, ()> + Clone + use<R> {
-        let front = Arc::new(MqttFront::new(self.service.clone(), self.mqtt));
-        move |accepted| {
-            let (front, stop, serving) = (front.clone(), stop.clone(), serving.clone());
-            Box::pin(async move {
-                let Accepted { stream, peer } = accepted;
-                front.serve(stream, &peer, stop).await;
-                drop(serving);
-            })
+    /// One connection that begins as HTTPS.
+    async fn https(&self, stream: Stream, peer: Peer, router: Router) {
+        let (address, peer) = (peer.address, Arc::new(peer));
+        let counted = self.service.metrics().connection("https");
+        let served = http::serve(stream, router, peer.clone(), self.http, self.stop.clone());
+        let socket = match served.await {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::debug!(%address, %error, "an HTTPS connection failed");
+                if let Some(incident) = incident(&error) {
+                    let incidents = self.service.metrics().incidents();
+                    incidents.note(incident, address.ip());
+                }
+                return;
+            }
+        };
+        drop(counted);
+        if let Some((Subprotocol::Mqtt, socket)) = socket {
+            let (protocol, stop) = (Protocol::MqttWebSocket, self.stop.clone());
+            self.mqtt.serve(socket, protocol, &peer, stop).await;
         }
     }
 }

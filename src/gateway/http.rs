@@ -6,6 +6,7 @@
 //! | `GET /{scope}/registrations/{id}/operations/{operation}` | 202 while it runs, then 200 |
 //! | `POST /{scope}/registrations/{id}` | 200 |
 //!
+//! A GET that asks for a WebSocket becomes MQTT or AMQP, on any of the paths that SDKs use.
 //! Every answer is JSON, errors and wrong paths included, and nothing redirects.
 
 mod connection;
@@ -16,32 +17,39 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::time::timeout;
 
-pub use self::connection::{ConnectionLimits, serve};
+pub use self::connection::{ConnectionLimits, Socket, serve};
 use super::body::LARGEST;
 use super::error::{Problem, RETRY_AFTER as RETRY_AFTER_SECONDS};
 use super::registrations::Registrations;
 use super::service::{Answer, Caller, Protocol, Request, Service};
 use crate::wire::incidents::Incident;
 use crate::wire::tls::Peer;
+use crate::wire::websocket::{self, Handover, Subprotocol};
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
+/// What may be spoken over WebSocket.
+const SPOKEN: &[Subprotocol] = &[Subprotocol::Mqtt];
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 
-/// The routes; each request carries its [`Peer`] as an extension.
+/// The routes; each request carries its [`Peer`] and its connection's [`Handover`] as extensions.
 pub fn router<R: Registrations>(service: Arc<Service<R>>) -> Router {
-    Router::new()
+    let sockets = websocket::PATHS.iter();
+    sockets
+        .fold(Router::new(), |router, path| {
+            router.route(path, any(upgrade::<R>))
+        })
         .route("/{scope}/registrations/{id}/register", put(register::<R>))
         .route(
             "/{scope}/registrations/{id}/operations/{operation}",
@@ -126,6 +134,21 @@ async fn lookup<R: Registrations>(
     match served.await {
         Ok(answer) => show(&service, StatusCode::OK, answer, None),
         Err(problem) => refuse(&service, &problem),
+    }
+}
+
+async fn upgrade<R: Registrations>(
+    State(service): State<Arc<Service<R>>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    Extension(handover): Extension<Handover>,
+    mut request: HttpRequest,
+) -> Response {
+    if !websocket::is_wanted(request.headers()) {
+        return unknown_path(State(service), Extension(peer), request.into_body()).await;
+    }
+    match handover.accept(&mut request, SPOKEN) {
+        Ok(response) => response.map(|()| Body::empty()),
+        Err(error) => refuse(&service, &Problem::BadRequest(error.to_string())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gateway: the registration API for devices, over HTTPS and MQTT.
+//! The gateway: the registration API for devices, over HTTPS, MQTT and MQTT over WebSocket.
 //!
 //! Owns what devices see of a registration, and `spec.request` of `DeviceRegistration`s. Speaks to
 //! devices and to the API server, never to a hub, and holds no hub credential.

@@ -35,6 +35,7 @@ use crate::wire::networks::Networks;
 pub enum Protocol {
     Https,
     Mqtt,
+    MqttWebSocket,
 }
 
 impl Protocol {
@@ -43,6 +44,7 @@ impl Protocol {
         match self {
             Self::Https => "https",
             Self::Mqtt => "mqtt",
+            Self::MqttWebSocket => "mqtt-ws",
         }
     }
 }

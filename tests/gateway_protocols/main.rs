@@ -10,5 +10,7 @@ mod device;
 mod https;
 mod mqtt;
 mod mqtt_reconnect;
+mod mqtt_websocket;
 mod problems;
 mod stage;
+mod tunnel;

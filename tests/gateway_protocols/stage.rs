@@ -24,7 +24,7 @@ use rehome::gateway::mirror::Mirror;
 use rehome::gateway::mqtt::{MqttFront, MqttLimits};
 use rehome::gateway::record::Record;
 use rehome::gateway::registrations::{Registrations, StoreError};
-use rehome::gateway::service::{Service, Settings};
+use rehome::gateway::service::{Protocol, Service, Settings};
 use rehome::gateway::tenants::{Enrolled, Tenants};
 use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, Peer, Surroundings};
 use rustls_pki_types::CertificateDer;
@@ -334,7 +334,7 @@ impl Stage {
                 certificates: Arc::default(),
                 server_name: None,
             };
-            front.serve(server, &peer, stopped).await;
+            front.serve(server, Protocol::Mqtt, &peer, stopped).await;
             drop(stop);
         });
         client

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 connection: kept open between requests, bounded in every other way.
+//! One HTTP/1.1 connection: kept open between requests, bounded in every other way. It may become a
+//! WebSocket.
 
 use std::time::Duration;
 
@@ -7,11 +8,17 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
+
+use crate::wire::websocket::{Handover, Subprotocol, WebSocket};
+
+/// What a connection has become, where it did not remain HTTP.
+pub type Socket = (Subprotocol, WebSocket<TokioIo<Upgraded>>);
 
 /// Bounds of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +53,16 @@ pub async fn serve<S, M>(
     mark: M,
     limits: ConnectionLimits,
     mut stop: watch::Receiver<bool>,
-) -> Result<(), hyper::Error>
+) -> Result<Option<Socket>, hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     M: Clone + Send + Sync + 'static,
 {
+    let handover = Handover::default();
+    let upgrading = handover.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(mark.clone());
+        request.extensions_mut().insert(upgrading.clone());
         router.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
@@ -60,13 +70,19 @@ where
         .header_read_timeout(limits.idle)
         .max_headers(limits.headers)
         .max_buf_size(limits.head)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        served = connection.as_mut() => return served,
-        () = sleep(limits.lifetime) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+    let served = tokio::select! {
+        served = connection.as_mut() => Some(served),
+        () = sleep(limits.lifetime) => None,
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    if let Some(served) = served {
+        served?;
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await?;
     }
-    connection.as_mut().graceful_shutdown();
-    connection.await
+    handover.upgraded().await
 }

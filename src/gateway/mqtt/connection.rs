@@ -14,7 +14,7 @@ use super::mailbox::{Begin, Mailbox, Message};
 use super::topics::{self, ANSWERS, What};
 use crate::gateway::error::{Problem, RETRY_AFTER};
 use crate::gateway::registrations::Registrations;
-use crate::gateway::service::{Answer, Request};
+use crate::gateway::service::{Answer, Protocol, Request};
 use crate::wire::mqtt::{self, End, Event, Events, Filter, Handle, Publish, Qos};
 use crate::wire::tls::Peer;
 
@@ -39,11 +39,16 @@ struct Violation(&'static str);
 
 impl<R: Registrations> MqttFront<R> {
     /// Serves one connection until it ends, or `stop` becomes true.
-    pub async fn serve<S>(&self, stream: S, peer: &Peer, mut stop: watch::Receiver<bool>)
-    where
+    pub async fn serve<S>(
+        &self,
+        stream: S,
+        protocol: Protocol,
+        peer: &Peer,
+        mut stop: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let _counted = self.service.metrics().connection("mqtt");
+        let _counted = self.service.metrics().connection(protocol.label());
         let (handle, mut events) = mqtt::open(stream, self.limits.wire);
         let connect = match events.next().await {
             Some(Event::Connect(connect)) => connect,
@@ -51,7 +56,7 @@ impl<R: Registrations> MqttFront<R> {
             _ => return,
         };
         let address = peer.address;
-        let login = match login(&connect, peer) {
+        let login = match login(&connect, protocol, peer) {
             Ok(login) => login,
             Err(refusal) => {
                 tracing::debug!(%address, ?refusal, "CONNECT refused");
@@ -232,7 +237,7 @@ impl<R: Registrations> Device<'_, R> {
                 tracing::debug!(
                     tracking_id,
                     problem = label,
-                    protocol = "mqtt",
+                    protocol = self.login.caller.protocol.label(),
                     "refused: {problem}"
                 );
                 let body = problem.body(&tracking_id, service.clock().now());

@@ -21,7 +21,7 @@ pub(super) struct Login {
 ///
 /// A client with a certificate needs no password. Whether the certificate is good is told with the
 /// answer to the first request, as the service does it.
-pub(super) fn login(connect: &Connect, peer: &Peer) -> Result<Login, Refusal> {
+pub(super) fn login(connect: &Connect, protocol: Protocol, peer: &Peer) -> Result<Login, Refusal> {
     let unreadable = Refusal::BadUserNameOrPassword;
     let user_name = connect.user_name.as_deref().ok_or(unreadable)?;
     let mut parts = user_name.splitn(4, '/');
@@ -58,7 +58,7 @@ pub(super) fn login(connect: &Connect, peer: &Peer) -> Result<Login, Refusal> {
         _ => None,
     };
     let caller = Caller {
-        protocol: Protocol::Mqtt,
+        protocol,
         address: peer.address.ip(),
         scope,
         id,
@@ -107,7 +107,7 @@ mod tests {
             Some(user_name),
             Some("SharedAccessSignature x"),
         );
-        login(&connect, &peer(&[]))
+        login(&connect, Protocol::Mqtt, &peer(&[]))
     }
 
     #[test]
@@ -183,12 +183,12 @@ mod tests {
             ("device-001", None, None, Refusal::BadUserNameOrPassword),
         ] {
             let connect = connect(client_id, user_name, password);
-            let refused = login(&connect, &peer(&[])).unwrap_err();
+            let refused = login(&connect, Protocol::Mqtt, &peer(&[])).unwrap_err();
             assert_eq!(refused, expected, "{client_id} {user_name:?} {password:?}");
         }
         let mut connect = connect("device-001", Some(name), None);
         connect.password = Some(vec![0xff].into());
-        let refused = login(&connect, &peer(&[])).unwrap_err();
+        let refused = login(&connect, Protocol::Mqtt, &peer(&[])).unwrap_err();
         assert_eq!(refused, Refusal::BadUserNameOrPassword);
     }
 
@@ -197,11 +197,22 @@ mod tests {
         let name = "s/registrations/device-001/api-version=2019-03-31";
         let peer = peer(&[b"leaf", b"issuer"]);
         for password in [None, Some("")] {
-            let login = login(&connect("device-001", Some(name), password), &peer).unwrap();
+            let login = login(
+                &connect("device-001", Some(name), password),
+                Protocol::Mqtt,
+                &peer,
+            )
+            .unwrap();
             assert_eq!(login.caller.token, None);
             assert_eq!(login.caller.certificates.len(), 2);
         }
         let both = connect("device-001", Some(name), Some("token"));
-        assert!(login(&both, &peer).unwrap().caller.token.is_some());
+        assert!(
+            login(&both, Protocol::Mqtt, &peer)
+                .unwrap()
+                .caller
+                .token
+                .is_some()
+        );
     }
 }

@@ -1,6 +1,5 @@
 //! From the HTTP handler, which answers the handshake, to the task that serves the connection.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Request, Response};
@@ -37,11 +36,11 @@ impl Handover {
     /// The client was gone before the handshake was complete.
     pub async fn upgraded(
         &self,
-    ) -> io::Result<Option<(Subprotocol, WebSocket<TokioIo<Upgraded>>)>> {
+    ) -> Result<Option<(Subprotocol, WebSocket<TokioIo<Upgraded>>)>, hyper::Error> {
         let Some((subprotocol, upgrade)) = self.slot().take() else {
             return Ok(None);
         };
-        let upgraded = upgrade.await.map_err(io::Error::other)?;
+        let upgraded = upgrade.await?;
         Ok(Some((subprotocol, WebSocket::new(TokioIo::new(upgraded)))))
     }
 
