@@ -326,10 +326,14 @@ impl<'a> Case<'a> {
         let enrollments: Api<Enrollment> = self.floor.namespace.api();
         let params = PatchParams::default();
         let patched = enrollments.patch(&self.id, &params, &patch).await.unwrap();
-        expect("the controller to see the Enrollment", PATIENCE, async || {
-            let status = enrollments.get_status(&self.id).await.unwrap().status?;
-            (status.observed_generation == patched.metadata.generation).then_some(())
-        })
+        expect(
+            "the controller to see the Enrollment",
+            PATIENCE,
+            async || {
+                let status = enrollments.get_status(&self.id).await.unwrap().status?;
+                (status.observed_generation == patched.metadata.generation).then_some(())
+            },
+        )
         .await;
     }
 
