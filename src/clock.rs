@@ -41,3 +41,27 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
 }
+
+/// A clock for tests: it stands still unless it is told otherwise.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Stopped(std::sync::Mutex<Duration>);
+
+#[cfg(test)]
+impl Stopped {
+    /// Lets so much time pass.
+    pub(crate) fn forward(&self, by: Duration) {
+        *self.0.lock().unwrap() += by;
+    }
+}
+
+#[cfg(test)]
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + *self.0.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+}

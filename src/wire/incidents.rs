@@ -166,24 +166,12 @@ impl Incidents {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-
-    struct Stopped(Mutex<Duration>);
-
-    impl Clock for Stopped {
-        fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH
-        }
-        fn monotonic(&self) -> Duration {
-            *self.0.lock().unwrap()
-        }
-    }
+    use crate::clock::Stopped;
 
     #[test]
     fn every_incident_is_counted_and_few_are_said() {
-        let clock = Arc::new(Stopped(Mutex::new(Duration::ZERO)));
+        let clock = Arc::new(Stopped::default());
         let incidents = Incidents::new(clock.clone());
         let address = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(incidents.is_to_be_said(Incident::Malformed), Some(0));
@@ -193,7 +181,7 @@ mod tests {
         assert_eq!(incidents.count(Incident::Malformed), 1000);
         assert_eq!(incidents.is_to_be_said(Incident::SlowRequest), Some(0));
         assert_eq!(incidents.is_to_be_said(Incident::Malformed), None);
-        *clock.0.lock().unwrap() += QUIET;
+        clock.forward(QUIET);
         assert_eq!(incidents.is_to_be_said(Incident::Malformed), Some(1001));
         assert_eq!(incidents.is_to_be_said(Incident::Malformed), None);
     }
