@@ -90,12 +90,44 @@ impl FromStr for DeviceId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let what = "the device id";
-        length(what, text, "has more than 128 characters")?;
-        let legal =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&byte);
-        if !text.bytes().all(legal) {
-            let problem = "may hold ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '";
+        registry_name("the device id", text)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What device ids and module ids are made of.
+fn registry_name(what: &'static str, text: &str) -> Result<(), InvalidId> {
+    length(what, text, "has more than 128 characters")?;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&byte);
+    if text.bytes().all(legal) {
+        return Ok(());
+    }
+    let problem = "may hold ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ ; $ '";
+    Err(InvalidId { what, problem })
+}
+
+/// A module's id, unique within its device: case-sensitive.
+///
+/// Syntax of the Azure page "Understand the identity registry", module identity properties. Names
+/// that begin with `$` belong to IoT Edge itself and are not among them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ModuleId(String);
+
+impl ModuleId {
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ModuleId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let what = "the module id";
+        registry_name(what, text)?;
+        if text.starts_with('$') {
+            let problem = "begins with $, which is kept for the system modules of IoT Edge";
             return Err(InvalidId { what, problem });
         }
         Ok(Self(text.to_owned()))
@@ -311,7 +343,14 @@ macro_rules! shown_as_text {
         }
     )+};
 }
-shown_as_text!(RegistrationId, DeviceId, IdScope, OperationId, ApiVersion);
+shown_as_text!(
+    RegistrationId,
+    DeviceId,
+    ModuleId,
+    IdScope,
+    OperationId,
+    ApiVersion
+);
 
 #[cfg(test)]
 mod tests {

@@ -5,16 +5,18 @@ use std::collections::HashSet;
 
 use futures::future::join_all;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Hub;
+use super::client::Client;
 use super::error::{ErrorCode, Refusal};
 use super::etag::IfMatch;
-use super::identity::{IdentityBody, IdentityWrite};
+use super::identity::{IdentityBody, IdentityWrite, ModuleBody, ModuleWrite};
 use super::operations::TwinMode;
 use super::record::Record;
 use super::twin::TwinWrite;
-use crate::domain::ids::DeviceId;
+use crate::domain::ids::{DeviceId, ModuleId};
 
 /// Most entries of one request.
 pub(super) const MAX_ENTRIES: usize = 100;
@@ -22,18 +24,24 @@ pub(super) const MAX_ENTRIES: usize = 100;
 /// What became of a bulk request.
 #[derive(Debug, Default)]
 pub(super) struct BulkOutcome {
-    pub(super) errors: Vec<(String, Refusal)>,
+    pub(super) errors: Vec<(Name, Refusal)>,
+    /// Devices that were created.
     pub(super) created: Vec<(DeviceId, Record)>,
 }
 
+/// The ids of an entry as sent, to report errors under; the module's is empty for a device.
+pub(super) type Name = (String, String);
+
 struct Entry {
-    id: DeviceId,
+    client: Client,
     operation: Operation,
 }
 
 enum Operation {
     Create(IdentityWrite, TwinWrite),
+    CreateModule(ModuleId, ModuleWrite, TwinWrite, IfMatch),
     Update(IdentityWrite, IfMatch),
+    UpdateModule(ModuleId, ModuleWrite, IfMatch),
     Delete(IfMatch),
     UpdateTwin(TwinWrite, IfMatch),
 }
@@ -41,14 +49,16 @@ enum Operation {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EntryBody {
-    #[serde(flatten)]
-    identity: IdentityBody,
+    id: Option<String>,
     module_id: Option<String>,
     import_mode: Option<String>,
     #[serde(rename = "eTag")]
     etag: Option<String>,
     #[serde(rename = "twinETag")]
     twin_etag: Option<String>,
+    /// Ours: a module is created only while its device is the one of this etag.
+    #[serde(rename = "deviceETag")]
+    device_etag: Option<String>,
 }
 
 impl Hub {
@@ -64,14 +74,14 @@ impl Hub {
         let mut seen = HashSet::new();
         for name in entries.iter().map(name_of) {
             if seen.contains(&name) {
-                let message = format!("device '{name}' is listed more than once");
+                let message = format!("'{}' is listed more than once", name.0);
                 return Err(Refusal::new(ErrorCode::DeviceDefinedMultipleTimes, message));
             }
             seen.insert(name);
         }
         let work = entries.into_iter().map(|entry| async move {
             let name = name_of(&entry);
-            let done = match Entry::read(entry) {
+            let done = match Entry::read(&entry) {
                 Ok(entry) => Box::pin(self.carry_out(entry)).await,
                 Err(refusal) => Err(refusal),
             };
@@ -88,18 +98,29 @@ impl Hub {
     }
 
     async fn carry_out(&self, entry: Entry) -> Result<Option<(DeviceId, Record)>, Refusal> {
-        let id = entry.id;
+        let client = entry.client;
+        let id = &client.device;
         match entry.operation {
             Operation::Create(identity, twin) => {
-                let record = self.create(&id, identity, twin).await?;
-                return Ok(Some((id, record)));
+                let record = self.create(id, identity, twin).await?;
+                return Ok(Some((client.device, record)));
+            }
+            Operation::CreateModule(module, write, twin, device) => {
+                self.create_module(id, &module, write, twin, &device)
+                    .await?;
             }
             Operation::Update(identity, if_match) => {
-                self.update(&id, identity, &if_match).await?;
+                self.update(id, identity, &if_match).await?;
             }
-            Operation::Delete(if_match) => self.delete(&id, &if_match).await?,
+            Operation::UpdateModule(module, write, if_match) => {
+                self.update_module(id, &module, write, &if_match).await?;
+            }
+            Operation::Delete(if_match) => match &client.module {
+                Some(module) => self.delete_module(id, module, &if_match).await?,
+                None => self.delete(id, &if_match).await?,
+            },
             Operation::UpdateTwin(write, if_match) => {
-                self.write_twin(&id, write, TwinMode::Merge, &if_match)
+                self.write_twin(&client, write, TwinMode::Merge, &if_match)
                     .await?;
             }
         }
@@ -107,70 +128,85 @@ impl Hub {
     }
 }
 
-/// The id as sent, to report errors under.
-fn name_of(entry: &Map<String, Value>) -> String {
-    entry
-        .get("id")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
+fn name_of(entry: &Map<String, Value>) -> Name {
+    let text = |name| {
+        let text = entry.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    (text("id"), text("moduleId"))
+}
+
+/// Reads the members that `T` wants. Tells not the parser's own words: they quote values, and an
+/// entry holds keys.
+fn members<T: DeserializeOwned>(entry: &Map<String, Value>) -> Result<T, Refusal> {
+    serde_json::from_value(Value::Object(entry.clone())).map_err(|_| {
+        let message = "a member of the entry does not have the form that is expected";
+        Refusal::new(ErrorCode::DeserializationError, message)
+    })
 }
 
 impl Entry {
-    fn read(entry: Map<String, Value>) -> Result<Self, Refusal> {
-        let twin = TwinWrite::from_body(&entry)?;
-        let body: EntryBody = serde_json::from_value(Value::Object(entry)).map_err(|_| {
-            // Not the parser's own words: they quote values, and an entry holds keys.
-            let message = "a member of the entry does not have the form that is expected";
-            Refusal::new(ErrorCode::DeserializationError, message)
-        })?;
-        if body.module_id.is_some_and(|module| !module.is_empty()) {
-            let message = "this hub keeps no module identities: leave moduleId out";
-            return Err(Refusal::new(ErrorCode::InvalidOperation, message));
-        }
+    fn read(entry: &Map<String, Value>) -> Result<Self, Refusal> {
+        let twin = TwinWrite::from_body(entry)?;
+        let body: EntryBody = members(entry)?;
         let missing = |what| Refusal::new(ErrorCode::ArgumentNull, format!("{what} is missing"));
-        let id = body
-            .identity
-            .device_id
-            .as_deref()
-            .ok_or_else(|| missing("id"))?;
-        let id = id.parse::<DeviceId>()?;
-        let tag = |text: Option<&str>, what| match IfMatch::parse(text) {
-            IfMatch::Absent => {
-                let message = format!("etag missing: this importMode needs {what}");
-                Err(Refusal::new(ErrorCode::PreconditionFailed, message))
-            }
-            present @ (IfMatch::Any | IfMatch::Tag(_)) => Ok(present),
-        };
-        let etag = || tag(body.etag.as_deref(), "eTag");
+        let device = body.id.as_deref().ok_or_else(|| missing("id"))?.parse()?;
+        let module = body.module_id.as_deref().filter(|id| !id.is_empty());
+        let module = module.map(str::parse::<ModuleId>).transpose()?;
         let mode = body
             .import_mode
             .as_deref()
             .ok_or_else(|| missing("importMode"))?;
-        let operation = match mode {
-            "create" => Operation::Create(body.identity.try_into()?, twin),
-            "update" | "updateIfMatchETag" if !twin.is_empty() => {
+        let etag = || needed(body.etag.as_deref(), "eTag");
+        let twin_etag = || needed(body.twin_etag.as_deref(), "twinETag");
+        let operation = match (mode, &module) {
+            ("update" | "updateIfMatchETag", _) if !twin.is_empty() => {
                 return Err(Refusal::invalid(format!(
                     "importMode {mode} writes the identity alone: use updateTwin for tags and \
                      properties"
                 )));
             }
-            "update" => Operation::Update(body.identity.try_into()?, IfMatch::Any),
-            "updateIfMatchETag" => {
-                let etag = etag()?;
-                Operation::Update(body.identity.try_into()?, etag)
+            ("create", None) => Operation::Create(identity(entry)?, twin),
+            ("create", Some(module)) => {
+                let device = IfMatch::parse(body.device_etag.as_deref());
+                Operation::CreateModule(module.clone(), module_write(entry)?, twin, device)
             }
-            "delete" => Operation::Delete(IfMatch::Any),
-            "deleteIfMatchETag" => Operation::Delete(etag()?),
-            "updateTwin" => Operation::UpdateTwin(twin, IfMatch::Any),
-            "updateTwinIfMatchETag" => {
-                Operation::UpdateTwin(twin, tag(body.twin_etag.as_deref(), "twinETag")?)
+            ("update", None) => Operation::Update(identity(entry)?, IfMatch::Any),
+            ("update", Some(module)) => {
+                Operation::UpdateModule(module.clone(), module_write(entry)?, IfMatch::Any)
             }
-            other => {
+            ("updateIfMatchETag", None) => Operation::Update(identity(entry)?, etag()?),
+            ("updateIfMatchETag", Some(module)) => {
+                Operation::UpdateModule(module.clone(), module_write(entry)?, etag()?)
+            }
+            ("delete", _) => Operation::Delete(IfMatch::Any),
+            ("deleteIfMatchETag", _) => Operation::Delete(etag()?),
+            ("updateTwin", _) => Operation::UpdateTwin(twin, IfMatch::Any),
+            ("updateTwinIfMatchETag", _) => Operation::UpdateTwin(twin, twin_etag()?),
+            (other, _) => {
                 let message = format!("importMode {other:?} is not one of a bulk request");
                 return Err(Refusal::invalid(message));
             }
         };
-        Ok(Self { id, operation })
+        let client = Client { device, module };
+        Ok(Self { client, operation })
+    }
+}
+
+fn identity(entry: &Map<String, Value>) -> Result<IdentityWrite, Refusal> {
+    members::<IdentityBody>(entry)?.try_into()
+}
+
+fn module_write(entry: &Map<String, Value>) -> Result<ModuleWrite, Refusal> {
+    members::<ModuleBody>(entry)?.try_into()
+}
+
+fn needed(etag: Option<&str>, what: &str) -> Result<IfMatch, Refusal> {
+    match IfMatch::parse(etag) {
+        IfMatch::Absent => {
+            let message = format!("etag missing: this importMode needs {what}");
+            Err(Refusal::new(ErrorCode::PreconditionFailed, message))
+        }
+        present @ (IfMatch::Any | IfMatch::Tag(_)) => Ok(present),
     }
 }

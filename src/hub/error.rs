@@ -21,18 +21,27 @@ pub enum ErrorCode {
     InvalidDeviceScope,
     IotHubUnauthorizedAccess,
     IotHubUnauthorized,
+    DeviceMaximumQueueDepthExceeded,
     DeviceDisabled,
     GenericNotFound,
     DeviceNotFound,
+    ModuleNotFound,
+    DeviceNotOnline,
+    DeviceConnectionClosedRemotely,
     GenericMethodNotAllowed,
     GenericConflict,
     DeviceAlreadyExists,
+    ModuleAlreadyExistsOnDevice,
     PreconditionFailed,
+    DeviceMessageLockLost,
     MessageTooLarge,
     TooManyDevices,
+    TooManyModulesOnDevice,
+    ThrottlingException,
     ServerError,
     GenericTimeout,
     ServiceUnavailable,
+    GatewayTimeout,
 }
 
 impl ErrorCode {
@@ -51,18 +60,27 @@ impl ErrorCode {
             Self::InvalidDeviceScope => (400_028, "InvalidDeviceScope"),
             Self::IotHubUnauthorizedAccess => (401_002, "IotHubUnauthorizedAccess"),
             Self::IotHubUnauthorized => (401_003, "IotHubUnauthorized"),
+            Self::DeviceMaximumQueueDepthExceeded => (403_004, "DeviceMaximumQueueDepthExceeded"),
             Self::DeviceDisabled => (403_012, "DeviceDisabled"),
             Self::GenericNotFound => (404_000, "GenericNotFound"),
             Self::DeviceNotFound => (404_001, "DeviceNotFound"),
+            Self::ModuleNotFound => (404_010, "ModuleNotFound"),
+            Self::DeviceNotOnline => (404_103, "DeviceNotOnline"),
+            Self::DeviceConnectionClosedRemotely => (404_104, "DeviceConnectionClosedRemotely"),
             Self::GenericMethodNotAllowed => (405_000, "GenericMethodNotAllowed"),
             Self::GenericConflict => (409_000, "GenericConflict"),
             Self::DeviceAlreadyExists => (409_001, "DeviceAlreadyExists"),
+            Self::ModuleAlreadyExistsOnDevice => (409_301, "ModuleAlreadyExistsOnDevice"),
             Self::PreconditionFailed => (412_001, "PreconditionFailed"),
+            Self::DeviceMessageLockLost => (412_002, "DeviceMessageLockLost"),
             Self::MessageTooLarge => (413_001, "MessageTooLarge"),
             Self::TooManyDevices => (413_002, "TooManyDevices"),
+            Self::TooManyModulesOnDevice => (413_003, "TooManyModulesOnDevice"),
+            Self::ThrottlingException => (429_001, "ThrottlingException"),
             Self::ServerError => (500_001, "ServerError"),
             Self::GenericTimeout => (500_008, "GenericTimeout"),
             Self::ServiceUnavailable => (503_001, "ServiceUnavailable"),
+            Self::GatewayTimeout => (504_101, "GatewayTimeout"),
         }
     }
 
@@ -106,6 +124,11 @@ impl Refusal {
     pub fn not_found(device_id: impl std::fmt::Display) -> Self {
         let message = format!("device '{device_id}' is not registered at this hub");
         Self::new(ErrorCode::DeviceNotFound, message)
+    }
+
+    pub fn module_not_found(module: impl std::fmt::Display) -> Self {
+        let message = format!("module '{module}' is not registered at this hub");
+        Self::new(ErrorCode::ModuleNotFound, message)
     }
 }
 

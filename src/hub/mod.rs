@@ -19,12 +19,18 @@
 //! `telemetryMessageCount`, and `GET /statistics/devices/{id}` what a device has sent.
 
 mod bulk;
+pub mod certificates;
+pub mod client;
 pub mod device;
 pub mod error;
 pub mod etag;
+mod files;
 mod health;
 pub mod identity;
+pub mod messages;
+mod methods;
 mod metrics;
+mod modules;
 pub mod operations;
 mod policy;
 mod query;
@@ -35,6 +41,7 @@ mod serials;
 mod serve;
 mod sessions;
 pub mod store;
+mod telemetry;
 mod time;
 pub mod twin;
 mod view;
@@ -46,15 +53,16 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::domain::ids::DeviceId;
+use certificates::Authorities;
 use error::{ErrorCode, Refusal};
 use metrics::Metrics;
 use record::Record;
 use rest::Policies;
 use serials::Serials;
 pub use serve::{Options, RunError, run};
-use sessions::Sessions;
+use sessions::{Notice, Sessions};
 use store::{MemoryStore, Store, Verdict, Write};
-use twin::DesiredChange;
+use telemetry::Tail;
 
 /// Fills a buffer with random bytes. They become keys and generation ids: unpredictable, and never
 /// the same for two hubs.
@@ -79,11 +87,13 @@ pub struct Hub {
     host_name: String,
     max_devices: u64,
     policies: ArcSwap<Policies>,
+    authorities: ArcSwap<Authorities>,
     clock: Arc<dyn Clock>,
     random: Random,
     store: Arc<dyn Store>,
     serials: Serials,
     sessions: Arc<Sessions>,
+    tail: Tail,
     metrics: Metrics,
 }
 
@@ -98,9 +108,20 @@ struct Moment {
 struct Decision<T> {
     /// `None` removes the device.
     record: Option<Record>,
-    /// What the device has to be told.
-    desired: Option<DesiredChange>,
+    /// What connections have to be told.
+    notice: Option<Notice>,
     answer: T,
+}
+
+impl<T> Decision<T> {
+    /// A change that no connection is told of.
+    fn quiet(record: Record, answer: T) -> Self {
+        Self {
+            record: Some(record),
+            notice: None,
+            answer,
+        }
+    }
 }
 
 impl Hub {
@@ -110,11 +131,13 @@ impl Hub {
             max_devices: settings.max_devices,
             policies: ArcSwap::from_pointee(settings.policies),
             metrics: Metrics::new(settings.clock.clone()),
+            authorities: ArcSwap::default(),
             clock: settings.clock,
             random: settings.random,
             store,
             serials: Serials::default(),
             sessions: Arc::default(),
+            tail: Tail::default(),
         })
     }
 
@@ -144,6 +167,12 @@ impl Hub {
     /// Replaces the shared access policies; requests from now on are judged by the new ones.
     pub fn set_policies(&self, policies: Policies) {
         self.policies.store(Arc::new(policies));
+    }
+
+    /// Replaces the authorities behind devices' certificates; there are none at the start.
+    /// Connections from now on are judged by the new ones.
+    pub fn set_authorities(&self, authorities: Authorities) {
+        self.authorities.store(Arc::new(authorities));
     }
 
     fn now(&self) -> Timestamp {
@@ -194,9 +223,7 @@ impl Hub {
                 with,
                 capacity: self.max_devices,
             };
-            let verdict = self
-                .commit(write, decision.record, decision.desired)
-                .await?;
+            let verdict = self.commit(write, decision.record, decision.notice).await?;
             match verdict {
                 Some(Verdict::Applied) => return Ok(decision.answer),
                 Some(Verdict::Stale) => {}
@@ -218,14 +245,14 @@ impl Hub {
         &self,
         write: Write,
         record: Option<Record>,
-        desired: Option<DesiredChange>,
+        notice: Option<Notice>,
     ) -> Result<Option<Verdict>, Refusal> {
         let (store, sessions) = (Arc::clone(&self.store), Arc::clone(&self.sessions));
         let committed = tokio::spawn(async move {
             let id = Arc::clone(&write.device_id);
             let verdict = store.commit(vec![write]).await?.first().copied();
             if verdict == Some(Verdict::Applied) {
-                sessions.written(&id, record.as_ref(), desired);
+                sessions.written(&id, record.as_ref(), notice);
             }
             Ok(verdict)
         });

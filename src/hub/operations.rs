@@ -2,15 +2,18 @@
 //! preconditions: without `If-Match` a PUT of an identity creates and a DELETE is refused; with it
 //! a PUT updates.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::client::Client;
 use super::device::Subscriptions;
 use super::error::{ErrorCode, Refusal};
 use super::etag::{self, IfMatch};
 use super::identity::{Identity, IdentityWrite};
 use super::record::Record;
+use super::sessions::Notice;
 use super::store::Counts;
 use super::twin::{Twin, TwinWrite};
 use super::{Decision, Hub, Moment};
@@ -60,12 +63,10 @@ impl Hub {
                 identity: self.identity(identity.clone(), None, moment),
                 twin: Twin::new(twin.clone(), moment.serial, moment.now)?,
                 subscriptions: Subscriptions::default(),
+                modules: BTreeMap::new(),
+                messages: VecDeque::new(),
             };
-            Ok(Decision {
-                record: Some(record.clone()),
-                desired: None,
-                answer: record,
-            })
+            Ok(Decision::quiet(record.clone(), record))
         })
         .await
     }
@@ -83,14 +84,9 @@ impl Hub {
             let record = Record {
                 written: moment.now,
                 identity: self.identity(identity.clone(), Some(&before.identity), moment),
-                twin: before.twin.clone(),
-                subscriptions: before.subscriptions,
+                ..before.clone()
             };
-            Ok(Decision {
-                record: Some(record.clone()),
-                desired: None,
-                answer: record,
-            })
+            Ok(Decision::quiet(record.clone(), record))
         })
         .await
     }
@@ -112,104 +108,121 @@ impl Hub {
             check_identity_etag(id, before, if_match)?;
             Ok(Decision {
                 record: None,
-                desired: None,
+                notice: None,
                 answer: (),
             })
         })
         .await
     }
 
-    /// Writes tags and desired properties.
+    /// Writes tags and desired properties of a device or module.
     pub async fn write_twin(
         &self,
-        id: &DeviceId,
+        client: &Client,
         write: TwinWrite,
         mode: TwinMode,
         if_match: &IfMatch,
     ) -> Result<Record, Refusal> {
+        let id = &client.device;
         self.change(id, |before, Moment { now, serial }| {
-            let mut record = before.cloned().ok_or_else(|| Refusal::not_found(id))?;
+            let mut record = before.cloned().ok_or_else(|| Refusal::not_found(client))?;
             record.refuse_if_fenced(id.as_str())?;
-            check_etag("twin", id, &etag::of_twin(record.twin.serial), if_match)?;
+            let twin = record
+                .twin_mut(client.module())
+                .ok_or_else(|| Refusal::not_found(client))?;
+            check_etag("twin", client, &etag::of_twin(twin.serial), if_match)?;
             let desired = match mode {
-                TwinMode::Merge => record.twin.patch(write.clone(), serial, now)?,
-                TwinMode::Replace => Some(record.twin.replace(write.clone(), serial, now)?),
+                TwinMode::Merge => twin.patch(write.clone(), serial, now)?,
+                TwinMode::Replace => Some(twin.replace(write.clone(), serial, now)?),
             };
             record.written = now;
+            let module = client.module().map(str::to_owned);
             Ok(Decision {
                 record: Some(record.clone()),
-                desired,
+                notice: desired.map(|change| Notice::Desired { module, change }),
                 answer: record,
             })
         })
         .await
     }
 
-    /// Merges what a device reports of itself and returns the new version. `generation_id` is
-    /// that of the identity under which the device connected; `expected`, where the device names
+    /// Merges what a device or module reports of itself and returns the new version.
+    /// `generation_id` is that of the identity under which it connected; `expected`, where it names
     /// one, the version that it believes to write upon.
     pub async fn report(
         &self,
-        id: &DeviceId,
+        client: &Client,
         generation_id: &str,
         patch: &Map<String, Value>,
         expected: Option<u64>,
     ) -> Result<u64, Refusal> {
+        let id = &client.device;
         self.change(id, |before, Moment { now, .. }| {
-            let same = before.filter(|before| before.identity.generation_id == generation_id);
-            let mut record = same.cloned().ok_or_else(|| Refusal::not_found(id))?;
+            let mut record = of_generation(client, before, generation_id)?.clone();
             record.refuse_if_fenced(id.as_str())?;
             if !record.identity.enabled {
                 let message = format!("device '{id}' is disabled");
                 return Err(Refusal::new(ErrorCode::DeviceDisabled, message));
             }
-            if expected.is_some_and(|expected| expected != record.twin.reported.version) {
+            let twin = record
+                .twin_mut(client.module())
+                .ok_or_else(|| Refusal::not_found(client))?;
+            if expected.is_some_and(|expected| expected != twin.reported.version) {
                 let message = "the reported properties are not at the version named";
                 return Err(Refusal::new(ErrorCode::PreconditionFailed, message));
             }
-            let version = record.twin.report(patch, now)?;
+            let version = twin.report(patch, now)?;
             record.written = now;
-            Ok(Decision {
-                record: Some(record),
-                desired: None,
-                answer: version,
-            })
+            Ok(Decision::quiet(record, version))
         })
         .await
     }
 
-    /// Stores what a device of this generation is subscribed to.
+    /// Stores what a device or module of this generation is subscribed to.
     pub(super) async fn keep_subscriptions(
         &self,
-        id: &DeviceId,
+        client: &Client,
         generation_id: &str,
         subscriptions: Subscriptions,
     ) -> Result<(), Refusal> {
-        self.change(id, |before, Moment { now, .. }| {
-            let same = before.filter(|before| before.identity.generation_id == generation_id);
-            let mut record = same.cloned().ok_or_else(|| Refusal::not_found(id))?;
-            record.subscriptions = subscriptions;
+        self.change(&client.device, |before, Moment { now, .. }| {
+            let mut record = of_generation(client, before, generation_id)?.clone();
+            if let Some(kept) = record.subscriptions_mut(client.module()) {
+                *kept = subscriptions;
+            }
             record.written = now;
-            Ok(Decision {
-                record: Some(record),
-                desired: None,
-                answer: (),
-            })
+            Ok(Decision::quiet(record, ()))
         })
         .await
     }
 }
 
-fn check_identity_etag(id: &DeviceId, found: &Record, if_match: &IfMatch) -> Result<(), Refusal> {
-    check_etag(
-        "device",
-        id,
-        &etag::of_identity(found.identity.serial),
-        if_match,
-    )
+/// The record, if the client in it is still the one of that generation.
+pub(super) fn of_generation<'a>(
+    client: &Client,
+    record: Option<&'a Record>,
+    generation_id: &str,
+) -> Result<&'a Record, Refusal> {
+    record
+        .filter(|record| {
+            record
+                .party(client.module())
+                .is_some_and(|party| party.generation_id == generation_id)
+        })
+        .ok_or_else(|| Refusal::not_found(client))
 }
 
-fn check_etag(what: &str, id: &DeviceId, found: &str, wanted: &IfMatch) -> Result<(), Refusal> {
+fn check_identity_etag(id: &DeviceId, found: &Record, if_match: &IfMatch) -> Result<(), Refusal> {
+    let found = etag::of_identity(found.identity.serial);
+    check_etag("device", id, &found, if_match)
+}
+
+pub(super) fn check_etag(
+    what: &str,
+    id: impl std::fmt::Display,
+    found: &str,
+    wanted: &IfMatch,
+) -> Result<(), Refusal> {
     if wanted.admits(found) {
         return Ok(());
     }

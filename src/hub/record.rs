@@ -1,5 +1,8 @@
-//! One device as the hub stores it: identity and twin, written together or not at all.
+//! One device as the hub stores it: identity, twin, modules and waiting messages, written together
+//! or not at all. So a fence holds all twins of a device at once, and nothing of a deleted device
+//! is left.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::device::Subscriptions;
 use super::error::{ErrorCode, Refusal};
-use super::identity::Identity;
+use super::identity::{Authentication, Identity};
+use super::messages::Message;
 use super::store::Stored;
 use super::twin::Twin;
 
-/// Identity and twin of one device.
+/// Identity and twin of one device, and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// When this record was last written; later writes never carry an earlier time.
@@ -21,6 +25,37 @@ pub struct Record {
     pub twin: Twin,
     /// Of a device whose MQTT session is to outlive its connection.
     #[serde(default)]
+    pub subscriptions: Subscriptions,
+    /// By their ids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modules: BTreeMap<String, Module>,
+    /// Messages that the device has not acknowledged, oldest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub messages: VecDeque<Message>,
+}
+
+/// A module: an identity and a twin within a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// New with every (re-)creation, on any hub.
+    pub generation_id: String,
+    /// What its etag is made of.
+    pub serial: u64,
+    pub managed_by: Option<String>,
+    pub authentication: Authentication,
+    pub twin: Twin,
+    #[serde(default)]
+    pub subscriptions: Subscriptions,
+}
+
+/// What a connection of a device or module rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Party<'a> {
+    /// Whether it may connect at all.
+    pub enabled: bool,
+    pub generation_id: &'a str,
+    pub authentication: &'a Authentication,
+    pub twin: &'a Twin,
     pub subscriptions: Subscriptions,
 }
 
@@ -48,11 +83,51 @@ impl Record {
             })
     }
 
+    /// The device itself (`None`), or a module of it.
+    pub fn party(&self, module: Option<&str>) -> Option<Party<'_>> {
+        let enabled = self.identity.enabled;
+        Some(match module {
+            None => Party {
+                enabled,
+                generation_id: &self.identity.generation_id,
+                authentication: &self.identity.authentication,
+                twin: &self.twin,
+                subscriptions: self.subscriptions,
+            },
+            Some(module) => {
+                let module = self.modules.get(module)?;
+                Party {
+                    enabled,
+                    generation_id: &module.generation_id,
+                    authentication: &module.authentication,
+                    twin: &module.twin,
+                    subscriptions: module.subscriptions,
+                }
+            }
+        })
+    }
+
+    /// The twin of the device itself (`None`), or of a module.
+    pub fn twin_mut(&mut self, module: Option<&str>) -> Option<&mut Twin> {
+        match module {
+            None => Some(&mut self.twin),
+            Some(module) => self.modules.get_mut(module).map(|it| &mut it.twin),
+        }
+    }
+
+    /// The subscriptions of the device itself (`None`), or of a module.
+    pub fn subscriptions_mut(&mut self, module: Option<&str>) -> Option<&mut Subscriptions> {
+        match module {
+            None => Some(&mut self.subscriptions),
+            Some(module) => self.modules.get_mut(module).map(|it| &mut it.subscriptions),
+        }
+    }
+
     /// Refuses twin writes while a move between hubs holds the device.
     pub fn refuse_if_fenced(&self, device_id: &str) -> Result<(), Refusal> {
         if self.identity.is_fenced() {
             let message = format!(
-                "device '{device_id}' is being moved to another hub, and its twin cannot be \
+                "device '{device_id}' is being moved to another hub, and nothing of it can be \
                  written here until the move is over; ask again where the device is then"
             );
             return Err(Refusal::new(ErrorCode::GenericConflict, message));

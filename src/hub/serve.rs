@@ -7,31 +7,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tower::ServiceExt;
 
-use super::policy::{Policies, PoliciesError};
+use super::certificates::Authorities;
+use super::device::ClientCertificates;
+use super::files::{FileError, REFRESH, WatchedFile};
+use super::policy::Policies;
 use super::store::{DurableStore, StoreError};
 use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
-    AcceptLimits, Acceptor, CertificateError, Certificates, Stream, Surroundings, server_config,
+    AcceptLimits, Accepted, Acceptor, CertificateError, Certificates, Surroundings, server_config,
 };
+use crate::wire::websocket::Handover;
 
-/// How often certificate and policies are looked at for changes.
-const REFRESH: Duration = Duration::from_secs(10);
 /// From the start of a request to the end of its headers; also how long a connection may idle.
 const HEADERS_WITHIN: Duration = Duration::from_mins(2);
 const HEADER_BYTES: usize = 32 * 1024;
 /// How long connections have to end when the hub is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Serve a self-hosted IoT hub: identities and twins over HTTPS, devices over MQTT.
+/// Serve a self-hosted IoT hub: a service API over HTTPS, devices over MQTT and HTTPS.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Name under which devices and services reach this hub; its certificate must carry it.
@@ -49,7 +54,11 @@ pub struct Options {
     /// JSON file with the shared access policies; read again when it changes.
     #[arg(long, env = "REHOME_HUB_POLICIES")]
     policies: PathBuf,
-    /// Address of the service API (clients use port 443).
+    /// PEM file with the certificate authorities of devices that are registered as
+    /// certificateAuthority; read again when it changes.
+    #[arg(long, env = "REHOME_HUB_DEVICE_AUTHORITIES")]
+    device_authorities: Option<PathBuf>,
+    /// Address of the service API, and for devices over HTTPS (both use port 443).
     #[arg(
         long,
         env = "REHOME_HUB_HTTPS_ADDRESS",
@@ -79,10 +88,8 @@ pub enum RunError {
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
-    #[error("the policies file {0} cannot be read")]
-    PoliciesFile(PathBuf, #[source] std::io::Error),
-    #[error("the policies file {0} cannot be used")]
-    Policies(PathBuf, #[source] PoliciesError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{0} cannot be listened on for {1}")]
     Listen(SocketAddr, &'static str, #[source] std::io::Error),
     #[error("the hub's store has failed; start the hub again to go on from what is on the disk")]
@@ -93,7 +100,12 @@ pub enum RunError {
 
 /// Serves until the process is told to stop (SIGTERM or SIGINT), then lets connections end.
 pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError> {
-    let policies = PoliciesFile::read(options.policies)?;
+    let policies = WatchedFile::<Policies>::read(options.policies)?;
+    let authorities = options
+        .device_authorities
+        .map(WatchedFile::<Authorities>::read)
+        .transpose()?;
+    let first_authorities = authorities.as_ref().map(WatchedFile::parse).transpose()?;
     let settings = Settings {
         host_name: options.host_name,
         max_devices: options.max_devices,
@@ -116,6 +128,7 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     // Before it says that it listens: a store that another process holds must stop the start.
     let store = Arc::new(DurableStore::open(&options.store)?);
     let hub = Hub::new(store.clone(), settings);
+    hub.set_authorities(first_authorities.unwrap_or_default());
     tracing::info!(
         host_name = hub.host_name(),
         https = %options.https_address,
@@ -133,11 +146,19 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
         _ = interrupt.recv() => Ok(()),
         () = store.broken() => Err(RunError::StoreFailed),
         () = certificates.keep_fresh(REFRESH) => Ok(()),
-        () = policies.keep_fresh(&hub) => Ok(()),
+        () = policies.keep_fresh(|policies| hub.set_policies(policies)) => Ok(()),
+        () = keep_authorities_fresh(authorities, &hub) => Ok(()),
     };
     tracing::info!("the hub stops");
     services.stop().await;
     outcome
+}
+
+async fn keep_authorities_fresh(file: Option<WatchedFile<Authorities>>, hub: &Hub) {
+    match file {
+        Some(file) => file.keep_fresh(|next| hub.set_authorities(next)).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn listen(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
@@ -176,13 +197,11 @@ impl Services {
     }
 
     fn serve_rest(&mut self, listener: TcpListener, tls: Arc<ServerConfig>) {
-        let router = rest::router(self.hub.clone());
-        self.accept(
-            listener,
-            tls,
-            AcceptLimits::default(),
-            move |stream, stopping| serve_http(stream, router.clone(), stopping),
-        );
+        let (hub, router) = (self.hub.clone(), rest::router(self.hub.clone()));
+        let limits = AcceptLimits::default();
+        self.accept(listener, tls, limits, move |accepted, stopping| {
+            serve_http(hub.clone(), accepted, router.clone(), stopping)
+        });
     }
 
     fn serve_devices(&mut self, listener: TcpListener, tls: Arc<ServerConfig>, connections: usize) {
@@ -191,8 +210,9 @@ impl Services {
             ..AcceptLimits::default()
         };
         let hub = self.hub.clone();
-        self.accept(listener, tls, limits, move |stream, _| {
-            device::serve(hub.clone(), stream)
+        self.accept(listener, tls, limits, move |accepted, _| {
+            let certificates = ClientCertificates::from(accepted.peer.certificates);
+            device::serve(hub.clone(), accepted.stream, certificates)
         });
     }
 
@@ -215,13 +235,13 @@ impl Services {
         limits: AcceptLimits,
         serve: F,
     ) where
-        F: Fn(Stream, watch::Receiver<bool>) -> S + Clone + Send + Sync + 'static,
+        F: Fn(Accepted, watch::Receiver<bool>) -> S + Clone + Send + Sync + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
         let (alive, stopping) = (self.alive.clone(), self.stopping.subscribe());
         let stop = stopped(stopping.clone());
-        let serve = move |accepted: crate::wire::tls::Accepted| {
-            let (alive, served) = (alive.clone(), serve(accepted.stream, stopping.clone()));
+        let serve = move |accepted| {
+            let (alive, served) = (alive.clone(), serve(accepted, stopping.clone()));
             async move {
                 served.await;
                 drop(alive);
@@ -252,12 +272,29 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-async fn serve_http(stream: Stream, router: Router, stopping: watch::Receiver<bool>) {
+/// One HTTPS connection, which a device may turn into a WebSocket with MQTT.
+async fn serve_http(
+    hub: Arc<Hub>,
+    accepted: Accepted,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) {
+    let Accepted { stream, peer } = accepted;
+    let certificates = ClientCertificates::from(peer.certificates);
+    let handover = Handover::default();
+    let attached = (certificates.clone(), handover.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (certificates, handover) = attached.clone();
+        request.extensions_mut().insert(certificates);
+        request.extensions_mut().insert(handover);
+        router.clone().oneshot(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,
@@ -269,114 +306,9 @@ async fn serve_http(stream: Stream, router: Router, stopping: watch::Receiver<bo
     if let Err(error) = outcome {
         tracing::debug!(%error, "an HTTPS connection ended early");
     }
-}
-
-/// The policies file, as last read.
-struct PoliciesFile {
-    path: PathBuf,
-    text: String,
-}
-
-impl PoliciesFile {
-    fn read(path: PathBuf) -> Result<Self, RunError> {
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text }),
-            Err(why) => Err(RunError::PoliciesFile(path, why)),
-        }
-    }
-
-    fn parse(&self) -> Result<Policies, RunError> {
-        Policies::parse(&self.text).map_err(|why| RunError::Policies(self.path.clone(), why))
-    }
-
-    /// Takes over every usable change of the file, for ever.
-    async fn keep_fresh(mut self, hub: &Hub) {
-        loop {
-            tokio::time::sleep(REFRESH).await;
-            let path = self.path.clone();
-            let Ok(read) = tokio::task::spawn_blocking(|| Self::read(path)).await else {
-                continue;
-            };
-            let next = match read {
-                Ok(next) if next.text == self.text => continue,
-                Ok(next) => next,
-                Err(why) => {
-                    tracing::warn!("{}; the policies in use stay", describe(&why));
-                    continue;
-                }
-            };
-            match next.parse() {
-                Ok(policies) => {
-                    hub.set_policies(policies);
-                    tracing::info!(file = %next.path.display(), "shared access policies reloaded");
-                }
-                Err(why) => tracing::warn!("{}; the policies in use stay", describe(&why)),
-            }
-            self = next;
-        }
-    }
-}
-
-/// An error with its causes, on one line.
-fn describe(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut source = why.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::clock::SystemClock;
-
-    fn file_with(name: &str) -> String {
-        let policy = json!({ "name": name, "permissions": ["ServiceConnect"],
-            "primaryKey": "cHJpbWFyeS1rZXktMDEyMw==", "secondaryKey": "c2Vjb25kYXJ5LWtleS0wMQ==" });
-        json!({ "policies": [policy] }).to_string()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn usable_changes_of_the_policies_file_are_taken_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("policies.json");
-        std::fs::write(&path, file_with("first")).unwrap();
-        let file = PoliciesFile::read(path.clone()).unwrap();
-        let clock = Arc::new(SystemClock::start());
-        let policies = file.parse().unwrap();
-        let hub = Hub::in_memory("hub.test", policies, clock, Arc::new(fill_random));
-        let knows = |name| hub.policies.load().find(name).is_some();
-        let rounds = async {
-            for (text, known) in [
-                (file_with("second"), "second"),
-                ("{".to_owned(), "second"),
-                (file_with("third"), "third"),
-            ] {
-                std::fs::write(&path, text).unwrap();
-                tokio::time::sleep(REFRESH * 3).await;
-                assert!(knows(known), "{known}");
-            }
-            assert!(!knows("first") && !knows("second"));
-            std::fs::remove_file(&path).unwrap();
-            tokio::time::sleep(REFRESH * 3).await;
-            assert!(knows("third"));
-        };
-        tokio::select! {
-            () = rounds => {}
-            () = file.keep_fresh(&hub) => {}
-        }
-    }
-
-    #[test]
-    fn an_error_is_told_with_its_causes_on_one_line() {
-        let why = RunError::Policies("p.json".into(), PoliciesError::Count(0));
-        let expected = "the policies file p.json cannot be used: it holds 0 policies, and a hub \
-                        takes 1 to 16";
-        assert_eq!(describe(&why), expected);
+    match handover.upgraded().await {
+        Ok(None) => {}
+        Ok(Some((_, stream))) => device::serve(hub, stream, certificates).await,
+        Err(error) => tracing::debug!(%error, "a WebSocket ended before it began"),
     }
 }

@@ -10,9 +10,9 @@ use super::sessions::Presence;
 use super::time;
 
 pub(super) fn identity(hub: &Hub, id: &str, record: &Record) -> Value {
-    let presence = hub.sessions.presence(id);
+    let presence = hub.sessions.presence(id, None);
     let identity = &record.identity;
-    json!({
+    let mut body = json!({
         "deviceId": id,
         "generationId": identity.generation_id,
         "etag": etag::of_identity(identity.serial),
@@ -22,14 +22,36 @@ pub(super) fn identity(hub: &Hub, id: &str, record: &Record) -> Value {
         "statusReason": identity.status_reason,
         "statusUpdatedTime": time::format_or_never(identity.status_updated),
         "lastActivityTime": time::format_or_never(presence.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": record.messages.len(),
         "authentication": authentication(&identity.authentication),
         "capabilities": { "iotEdge": identity.iot_edge },
-    })
+    });
+    if !record.modules.is_empty() {
+        body["moduleIds"] = record.modules.keys().map(String::as_str).collect();
+    }
+    body
+}
+
+/// `None` where the device has no such module.
+pub(super) fn module(hub: &Hub, device: &str, id: &str, record: &Record) -> Option<Value> {
+    let module = record.modules.get(id)?;
+    let presence = hub.sessions.presence(device, Some(id));
+    Some(json!({
+        "moduleId": id,
+        "managedBy": module.managed_by,
+        "deviceId": device,
+        "generationId": module.generation_id,
+        "etag": etag::of_identity(module.serial),
+        "connectionState": connection_state(&presence),
+        "connectionStateUpdatedTime": time::format_or_never(presence.changed),
+        "lastActivityTime": time::format_or_never(presence.last_activity),
+        "cloudToDeviceMessageCount": 0,
+        "authentication": authentication(&module.authentication),
+    }))
 }
 
 pub(super) fn twin(hub: &Hub, id: &str, record: &Record) -> Value {
-    let presence = hub.sessions.presence(id);
+    let presence = hub.sessions.presence(id, None);
     let Record { identity, twin, .. } = record;
     json!({
         "deviceId": id,
@@ -42,7 +64,7 @@ pub(super) fn twin(hub: &Hub, id: &str, record: &Record) -> Value {
         "statusUpdateTime": time::format_or_never(identity.status_updated),
         "connectionState": connection_state(&presence),
         "lastActivityTime": time::format_or_never(presence.last_activity),
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": record.messages.len(),
         "authenticationType": identity.authentication.name(),
         "x509Thumbprint": thumbprints(&identity.authentication),
         "capabilities": { "iotEdge": identity.iot_edge },
@@ -52,6 +74,34 @@ pub(super) fn twin(hub: &Hub, id: &str, record: &Record) -> Value {
             "reported": twin.reported.for_service(),
         },
     })
+}
+
+/// `None` where the device has no such module.
+pub(super) fn module_twin(hub: &Hub, device: &str, id: &str, record: &Record) -> Option<Value> {
+    let module = record.modules.get(id)?;
+    let presence = hub.sessions.presence(device, Some(id));
+    let twin = &module.twin;
+    Some(json!({
+        "deviceId": device,
+        "moduleId": id,
+        "etag": etag::of_twin(twin.serial),
+        // As on IoT Hub: of the identity that the twin belongs to, which is the module's.
+        "deviceEtag": etag::of_identity(module.serial),
+        "version": twin.version,
+        "modelId": "",
+        "status": status(&record.identity),
+        "statusUpdateTime": time::format_or_never(record.identity.status_updated),
+        "connectionState": connection_state(&presence),
+        "lastActivityTime": time::format_or_never(presence.last_activity),
+        "cloudToDeviceMessageCount": 0,
+        "authenticationType": module.authentication.name(),
+        "x509Thumbprint": thumbprints(&module.authentication),
+        "tags": twin.tags,
+        "properties": {
+            "desired": twin.desired.for_service(),
+            "reported": twin.reported.for_service(),
+        },
+    }))
 }
 
 pub(super) const fn status(identity: &Identity) -> &'static str {

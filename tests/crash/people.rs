@@ -13,6 +13,7 @@ use rehome::api::v1alpha1::{
 use rehome::clock::Clock as _;
 use rehome::domain::attestation::fingerprint;
 use rehome::domain::identity::Mark;
+use rehome::hub::client::Client as Owner;
 use rehome::hub::etag::IfMatch;
 use rehome::hub::identity::Authentication;
 use rehome::hub::operations::TwinMode;
@@ -119,9 +120,10 @@ impl World {
                 let site = &self.hubs[hub];
                 site.ask(Method::PUT, &self.path(), None, &json!({})).await;
                 let twin = twin_write("before", 1);
-                let write =
-                    site.core
-                        .write_twin(&self.device, twin, TwinMode::Merge, &IfMatch::Any);
+                let owner = Owner::from(&self.device);
+                let write = site
+                    .core
+                    .write_twin(&owner, twin, TwinMode::Merge, &IfMatch::Any);
                 let record = write.await.unwrap();
                 self.acknowledge("before", false, hub, &record);
             }
@@ -320,7 +322,7 @@ impl World {
             let patch = Map::from_iter([(key.clone(), number.into())]);
             let generation_id = &record.identity.generation_id;
             if core
-                .report(&self.device, generation_id, &patch, None)
+                .report(&Owner::from(&self.device), generation_id, &patch, None)
                 .await
                 .is_ok()
             {
@@ -330,7 +332,12 @@ impl World {
         let key = format!("b{number}");
         let write = twin_write(&key, number);
         let written = core
-            .write_twin(&self.device, write, TwinMode::Merge, &IfMatch::Any)
+            .write_twin(
+                &Owner::from(&self.device),
+                write,
+                TwinMode::Merge,
+                &IfMatch::Any,
+            )
             .await;
         if let Ok(record) = written {
             self.acknowledge(&key, false, hub, &record);

@@ -3,7 +3,10 @@
 
 #![cfg(test)]
 
+mod calls;
+mod certificates;
 mod device;
 mod durability;
+mod modules;
 mod mqtt;
 mod process;

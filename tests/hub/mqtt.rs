@@ -1,24 +1,30 @@
 //! An MQTT 3.1.1 client written by hand: it shares nothing with the codec under test.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{SinkExt, StreamExt};
+use http::HeaderValue;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::process::{HOST, HubProcess};
 
 /// Longest wait for anything that must come.
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Device {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn Stream>,
     next_id: u16,
 }
 
@@ -44,33 +50,121 @@ fn field(bytes: &[u8]) -> Vec<u8> {
     field
 }
 
+/// A client certificate and its key, in PEM.
+pub(crate) type Identity<'a> = (&'a str, &'a str);
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+async fn tls(
+    hub: &HubProcess,
+    address: SocketAddr,
+    identity: Option<Identity<'_>>,
+) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(hub.authority.as_bytes());
+    roots.add(root.unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
+            let chain = chain.collect::<Result<_, _>>().unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from(HOST).unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, tcp).await.unwrap()
+}
+
+/// Passes the bytes of binary messages on, both ways, until one side ends.
+async fn carry(mut socket: WebSocketStream<TlsStream<TcpStream>>, far: DuplexStream) {
+    let (mut read, mut write) = tokio::io::split(far);
+    let mut buffer = vec![0; 4096];
+    loop {
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    if write.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            },
+            count = read.read(&mut buffer) => match count {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    let bytes = buffer[..count].to_vec();
+                    if socket.send(Message::Binary(bytes.into())).await.is_err() {
+                        return;
+                    }
+                }
+            },
+        }
+    }
+}
+
 impl Device {
     pub(crate) async fn dial(hub: &HubProcess) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(hub.authority.as_bytes()).unwrap())
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS12])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let tcp = TcpStream::connect(hub.mqtt).await.unwrap();
-        let name = ServerName::try_from(HOST).unwrap();
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name, tcp)
-            .await
-            .unwrap();
-        Self { stream, next_id: 1 }
+        Self::dial_as(hub, None).await
+    }
+
+    /// Dials with a client certificate, where there is one.
+    pub(crate) async fn dial_as(hub: &HubProcess, identity: Option<Identity<'_>>) -> Self {
+        Self::over(tls(hub, hub.mqtt, identity).await)
+    }
+
+    /// Dials MQTT over WebSocket at the port of the service API.
+    pub(crate) async fn dial_web(hub: &HubProcess, path: &str, identity: Identity<'_>) -> Self {
+        let stream = tls(hub, hub.https, Some(identity)).await;
+        let mut request = format!("wss://{HOST}{path}").into_client_request().unwrap();
+        let mqtt = HeaderValue::from_static("mqtt");
+        request.headers_mut().insert("sec-websocket-protocol", mqtt);
+        let (socket, response) = client_async(request, stream).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "mqtt");
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(carry(socket, far));
+        Self::over(near)
+    }
+
+    fn over(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            next_id: 1,
+        }
     }
 
     /// Connects and returns the answer; `None` where the hub closed without one.
     pub(crate) async fn connect(&mut self, id: &str, token: &str, clean: bool) -> Option<Packet> {
+        self.connect_with(id, Some(token), clean, None).await
+    }
+
+    /// Connects with a password or without, and perhaps with a will (topic and payload).
+    pub(crate) async fn connect_with(
+        &mut self,
+        id: &str,
+        token: Option<&str>,
+        clean: bool,
+        will: Option<(&str, &str)>,
+    ) -> Option<Packet> {
         let user_name = format!("{HOST}/{id}/?api-version=2019-10-01&DeviceClientType=test");
         let mut body = field(b"MQTT");
-        body.extend([4, 0b1100_0000 | u8::from(clean) << 1, 0, 60]);
-        for text in [id, &user_name, token] {
+        let password = u8::from(token.is_some()) << 6;
+        let will_flag = u8::from(will.is_some()) << 2;
+        let flags = 0b1000_0000 | password | will_flag | u8::from(clean) << 1;
+        body.extend([4, flags, 0, 60]);
+        let (topic, payload) = will.unzip();
+        let fields = [Some(id), topic, payload, Some(&user_name), token];
+        for text in fields.into_iter().flatten() {
             body.extend(field(text.as_bytes()));
         }
         self.send(0x10, &body).await;

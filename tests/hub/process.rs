@@ -4,20 +4,27 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest;
 use rehome::domain::sas::SasToken;
 use rehome_testing::{Authority, Process, free_port, scratch};
 use reqwest::{Certificate, Client, Method, Response};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+
+use super::mqtt::Identity;
 
 pub(crate) const HOST: &str = "hub-west.test";
 const POLICY_KEY: &str = "cHJpbWFyeS1rZXktMDEyMw==";
-pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// A hub that can be stopped, killed and started again over the same files.
 pub(crate) struct HubProcess {
     folder: PathBuf,
     pub(crate) authority: String,
-    https: SocketAddr,
+    /// Stands behind devices' certificates.
+    pub(crate) device_authority: Authority,
+    pub(crate) https: SocketAddr,
     pub(crate) mqtt: SocketAddr,
     process: Option<Process>,
 }
@@ -37,6 +44,14 @@ pub(crate) fn unix_now() -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// SHA-256 of a certificate, as identities name it.
+pub(crate) fn thumbprint(pem: &str) -> String {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let digest = digest::digest(&digest::SHA256, &der);
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|it| b"0123456789ABCDEF"[usize::from(it)]);
+    String::from_utf8(digest.as_ref().iter().flat_map(digits).collect()).unwrap()
+}
+
 impl HubProcess {
     pub(crate) async fn start() -> Self {
         let folder = scratch("hub").unwrap();
@@ -45,6 +60,8 @@ impl HubProcess {
         let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
         write("tls.crt", issued.cert_pem.clone());
         write("tls.key", issued.key_pem.clone());
+        let device_authority = Authority::new("Test Devices").unwrap();
+        write("devices.crt", device_authority.cert_pem());
         let all = [
             "RegistryRead",
             "RegistryWrite",
@@ -59,6 +76,7 @@ impl HubProcess {
         let mut hub = Self {
             folder,
             authority: authority.cert_pem(),
+            device_authority,
             https: address(),
             mqtt: address(),
             process: None,
@@ -71,6 +89,7 @@ impl HubProcess {
     pub(crate) async fn restart(&mut self) {
         let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
         let (store, cert, key) = (path("devices.redb"), path("tls.crt"), path("tls.key"));
+        let devices = path("devices.crt");
         let (policies, https, mqtt) = (
             path("policies.json"),
             self.https.to_string(),
@@ -88,6 +107,8 @@ impl HubProcess {
             &key,
             "--policies",
             &policies,
+            "--device-authorities",
+            &devices,
             "--https-address",
             &https,
             "--mqtt-address",
@@ -130,10 +151,27 @@ impl HubProcess {
         let client = Client::builder()
             .tls_certs_only([root])
             .resolve(HOST, self.https)
-            .timeout(Duration::from_secs(20))
+            .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
         Service { client }
+    }
+
+    /// Posts as a device with that certificate; the status.
+    pub(crate) async fn post_as(&self, identity: Identity<'_>, path: &str, body: &str) -> u16 {
+        let (cert, key) = identity;
+        let root = Certificate::from_pem(self.authority.as_bytes()).unwrap();
+        let identity = reqwest::Identity::from_pem(format!("{cert}{key}").as_bytes()).unwrap();
+        let client = Client::builder()
+            .tls_certs_only([root])
+            .identity(identity)
+            .resolve(HOST, self.https)
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        let url = format!("{}?api-version=2020-09-30", self.service_url(path));
+        let sent = client.post(url).body(body.to_owned()).send().await.unwrap();
+        sent.status().as_u16()
     }
 
     pub(crate) fn service_url(&self, path: &str) -> String {
@@ -172,6 +210,25 @@ impl Service {
             .json(body)
             .send()
             .await
+    }
+
+    /// Posts a text with headers of its own; the status.
+    pub(crate) async fn post(
+        &self,
+        hub: &HubProcess,
+        path: &str,
+        headers: &[(&str, &str)],
+        text: &str,
+    ) -> u16 {
+        let key = POLICY_KEY.parse().unwrap();
+        let token = SasToken::sign(HOST, &key, unix_now() + 600, Some("iothubowner"));
+        let url = format!("{}?api-version=2021-04-12", hub.service_url(path));
+        let mut request = self.client.post(url).header("Authorization", token);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let sent = request.body(text.to_owned()).send().await.unwrap();
+        sent.status().as_u16()
     }
 
     /// A call that must succeed.

@@ -1,65 +1,67 @@
-//! Whether a client is the device that it says it is.
+//! Whether a client is the device or module that it says it is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::ids::DeviceId;
-use crate::domain::sas::SasToken;
-use crate::hub::identity::Authentication;
-use crate::hub::policy::Permission;
+use tokio::sync::Notify;
+
+use super::credential::{ClientCertificates, Proof};
+use crate::hub::Hub;
+use crate::hub::client::Client;
 use crate::hub::record::Record;
 use crate::hub::sessions::LinkName;
-use crate::hub::{Hub, scope};
 use crate::wire::mqtt::{Connect, Handle, Refusal};
 
-/// A device let in.
+/// A client let in.
 pub(super) struct Admission {
-    pub(super) id: DeviceId,
+    pub(super) client: Client,
     pub(super) record: Arc<Record>,
-    /// How long its token still counts.
+    /// How long its token or certificate still counts.
     pub(super) counts_for: Duration,
+    pub(super) link: LinkName,
 }
 
-/// Judges a CONNECT and takes the device's place among the sessions.
+/// Judges a CONNECT and takes the client's place among the sessions.
 pub(super) async fn admit(
     hub: &Hub,
     connect: &Connect,
+    certificates: &ClientCertificates,
     handle: &Handle,
-) -> Result<(Admission, LinkName), Refusal> {
+    mail: &Arc<Notify>,
+) -> Result<Admission, Refusal> {
     let user_name = connect
         .user_name
         .as_deref()
         .ok_or(Refusal::BadUserNameOrPassword)?;
-    let id = device_id(user_name, hub.host_name()).ok_or(Refusal::NotAuthorized)?;
-    if connect.client_id != id.as_str() {
+    let client = client_of(user_name, hub.host_name()).ok_or(Refusal::NotAuthorized)?;
+    if connect.client_id != client.to_string() {
         return Err(Refusal::IdentifierRejected);
     }
-    let password = connect.password.as_deref().ok_or(Refusal::NotAuthorized)?;
-    let token = std::str::from_utf8(password)
-        .ok()
-        .and_then(|text| SasToken::parse(text).ok());
-    let token = token.ok_or(Refusal::NotAuthorized)?;
-    let record = read(hub, &id).await?;
-    let counts_for = verify(hub, &id, &record, &token)?;
-    let link = hub
-        .sessions
-        .open(&id, &record.identity, handle.clone(), hub.now());
+    let proof = Proof::of(connect.password.as_deref(), certificates);
+    let proof = proof.ok_or(Refusal::NotAuthorized)?;
+    let record = read(hub, &client).await?;
+    verify(hub, &client, &record, &proof)?;
+    let party = record
+        .party(client.module())
+        .ok_or(Refusal::NotAuthorized)?;
+    let (handle, mail) = (handle.clone(), Arc::clone(mail));
+    let link = hub.sessions.open(&client, &party, handle, mail, hub.now());
     // A change after this read finds the link and closes it; one before it is seen here.
-    match read(hub, &id).await {
-        Ok(record) if verify(hub, &id, &record, &token).is_ok() => {
-            hub.sessions.begin_after(&link, record.twin.desired.version);
-            Ok((
-                Admission {
-                    id,
-                    record,
-                    counts_for,
-                },
+    let again = match read(hub, &client).await {
+        Ok(record) => verify(hub, &client, &record, &proof).map(|left| (record, left)),
+        Err(refusal) => Err(refusal),
+    };
+    match again {
+        Ok((record, counts_for)) => {
+            if let Some(party) = record.party(client.module()) {
+                hub.sessions.begin_after(&link, party.twin.desired.version);
+            }
+            Ok(Admission {
+                client,
+                record,
+                counts_for,
                 link,
-            ))
-        }
-        Ok(_) => {
-            hub.sessions.close(&link, hub.now());
-            Err(Refusal::NotAuthorized)
+            })
         }
         Err(refusal) => {
             hub.sessions.close(&link, hub.now());
@@ -68,53 +70,44 @@ pub(super) async fn admit(
     }
 }
 
-async fn read(hub: &Hub, id: &DeviceId) -> Result<Arc<Record>, Refusal> {
-    match hub.read(id).await {
+async fn read(hub: &Hub, client: &Client) -> Result<Arc<Record>, Refusal> {
+    match hub.read(&client.device).await {
         Ok(Some(record)) => Ok(record),
         Ok(None) => Err(Refusal::NotAuthorized),
         Err(why) => {
-            tracing::warn!(device = %id, %why, "a connecting device could not be looked up");
+            tracing::warn!(%client, %why, "a connecting device could not be looked up");
             Err(Refusal::ServerUnavailable)
         }
     }
 }
 
-fn verify(
-    hub: &Hub,
-    id: &DeviceId,
-    record: &Record,
-    token: &SasToken,
-) -> Result<Duration, Refusal> {
-    let is_signed = match (token.key_name(), &record.identity.authentication) {
-        (Some(name), _) => hub.policies.load().find(name).is_some_and(|policy| {
-            policy.permissions.contains(&Permission::DeviceConnect)
-                && policy.keys.have_signed(token)
-        }),
-        (None, Authentication::Sas(keys)) => keys.have_signed(token),
-        (None, Authentication::SelfSigned { .. } | Authentication::CertificateAuthority) => false,
-    };
-    let covers = scope::covers(token, hub.host_name(), &format!("/devices/{id}"));
-    let left = scope::remaining(token, hub.now());
-    match left {
-        Some(left) if is_signed && covers && record.identity.enabled => Ok(left),
-        _ => Err(Refusal::NotAuthorized),
-    }
+fn verify(hub: &Hub, client: &Client, record: &Record, proof: &Proof) -> Result<Duration, Refusal> {
+    record
+        .party(client.module())
+        .and_then(|party| proof.speaks_for(hub, client, &party))
+        .ok_or(Refusal::NotAuthorized)
 }
 
-/// The device that `{host}/{deviceId}/?api-version=…` names at this host; some clients leave the
-/// question mark or the whole query out. A module's user name names no device.
-fn device_id(user_name: &str, host_name: &str) -> Option<DeviceId> {
-    let (host, rest) = user_name.split_once('/')?;
-    if !host.eq_ignore_ascii_case(host_name) {
+/// The client that `{host}/{deviceId}[/{moduleId}]/?api-version=…` names at this host; some leave
+/// the question mark or the whole query out.
+fn client_of(user_name: &str, host_name: &str) -> Option<Client> {
+    let mut parts = user_name.split('/');
+    if !parts.next()?.eq_ignore_ascii_case(host_name) {
         return None;
     }
-    let (id, query) = rest.split_once('/').unwrap_or((rest, ""));
-    let first = query.split('/').next().unwrap_or_default();
-    let is_query = query.is_empty() || query.starts_with('?') || first.contains('=');
-    if !is_query {
-        return None;
-    }
-    id.parse().ok()
+    let device = parts.next()?.parse().ok()?;
+    let is_query = |part: &str| part.is_empty() || part.starts_with('?') || part.contains('=');
+    let module = match parts.next() {
+        None => None,
+        Some(part) if is_query(part) => None,
+        Some(module) => {
+            if !parts.next().is_none_or(is_query) {
+                return None;
+            }
+            Some(module.parse().ok()?)
+        }
+    };
+    Some(Client { device, module })
 }
 
 #[cfg(test)]
@@ -122,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_forms_of_a_user_name_name_the_device() {
+    fn the_forms_of_a_user_name_name_the_device_or_module() {
         for (user_name, expected) in [
             (
                 "hub.test/press-7/?api-version=2021-04-12&DeviceClientType=x%2F1",
@@ -131,19 +124,20 @@ mod tests {
             ("HUB.test/press-7/api-version=2016-11-14", Some("press-7")),
             ("hub.test/press-7/", Some("press-7")),
             ("hub.test/press-7", Some("press-7")),
-            ("hub.test/press-7/module/?api-version=2021-04-12", None),
-            ("hub.test/press-7/module", None),
+            (
+                "hub.test/press-7/gauge/?api-version=2021-04-12",
+                Some("press-7/gauge"),
+            ),
+            ("hub.test/press-7/gauge", Some("press-7/gauge")),
+            ("hub.test/press-7/gauge/more", None),
+            ("hub.test/press-7/$edgeHub/?api-version=2021-04-12", None),
             ("other.test/press-7/?api-version=2021-04-12", None),
             ("hub.test/", None),
             ("hub.test", None),
             ("", None),
         ] {
-            let found = device_id(user_name, "hub.test");
-            assert_eq!(
-                found.as_ref().map(DeviceId::as_str),
-                expected,
-                "{user_name}"
-            );
+            let found = client_of(user_name, "hub.test").map(|found| found.to_string());
+            assert_eq!(found.as_deref(), expected, "{user_name}");
         }
     }
 }

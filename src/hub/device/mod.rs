@@ -1,10 +1,12 @@
-//! The device side over MQTT (Azure's page "Communicate with an IoT hub using the MQTT protocol"):
-//! one connection, from its CONNECT to its end.
+//! The device side (Azure's pages "Communicate with an IoT hub using the MQTT protocol" and "Send
+//! device-to-cloud messages"): one MQTT connection of a device or module, from its CONNECT to its
+//! end. What HTTPS shares with it is here too; its routes are in `rest`.
 //!
-//! Direct methods and messages to devices are not served: a subscription to them is refused in the
-//! SUBACK. Any other topic that is not documented ends the connection, as on IoT Hub.
+//! A topic that is not documented ends the connection, as on IoT Hub.
 
 mod admission;
+mod credential;
+mod messages;
 mod subscriptions;
 mod topic;
 mod twin;
@@ -15,34 +17,41 @@ mod tests;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 
 use super::Hub;
-use super::sessions::LinkName;
-use crate::domain::ids::DeviceId;
+use super::client::Client;
+use super::sessions::{LinkName, MethodAnswer};
+use super::telemetry::{Telemetry, property_bag};
 use crate::wire::mqtt::{
-    self, Event, Events, Filter, Gone, Handle, Limits, Publish, Qos, SessionLimits,
+    self, End, Event, Events, Filter, Gone, Handle, Limits, Publish, Qos, SessionLimits, Will,
 };
 use admission::Admission;
+pub(super) use credential::{ClientCertificates, Proof};
+use messages::Delivery;
 pub use subscriptions::Subscriptions;
-use topic::{Request, Subscription};
+use subscriptions::qos;
+use topic::{Request, Subscription, telemetry_bag};
 
 /// A message of a device may have 256 KiB; a topic and a header come on top.
 const PACKET_BYTES: u32 = 260 * 1024;
 
-/// A connected device.
+/// A connected device or module.
 struct Connection {
     hub: Arc<Hub>,
-    id: DeviceId,
+    client: Client,
     generation_id: String,
     handle: Handle,
     link: LinkName,
     /// Whether subscriptions outlive the connection.
     is_lasting: bool,
     subscriptions: Subscriptions,
+    delivery: Delivery,
+    will: Option<Will>,
 }
 
 /// Speaks to one client until its connection ends.
-pub(super) async fn serve<S>(hub: Arc<Hub>, stream: S)
+pub(super) async fn serve<S>(hub: Arc<Hub>, stream: S, certificates: ClientCertificates)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -61,8 +70,15 @@ where
     let Some(Event::Connect(connect)) = events.next().await else {
         return;
     };
-    let (admission, link) = match admission::admit(&hub, &connect, &handle).await {
-        Ok(admitted) => admitted,
+    let mail = Arc::new(Notify::new());
+    let admitted = admission::admit(&hub, &connect, &certificates, &handle, &mail).await;
+    let Admission {
+        client,
+        record,
+        counts_for,
+        link,
+    } = match admitted {
+        Ok(admission) => admission,
         Err(refusal) => {
             // Gone or not, nothing more is said.
             let _ = handle.refuse(refusal);
@@ -70,94 +86,125 @@ where
             return;
         }
     };
-    let Admission {
-        id,
-        record,
-        counts_for,
-    } = admission;
-    tracing::debug!(device = %id, "a device connected");
-    let is_lasting = !connect.clean_session;
-    let subscriptions = if is_lasting {
-        record.subscriptions
-    } else {
-        Subscriptions::default()
+    let Some(party) = record.party(client.module()) else {
+        return;
     };
+    tracing::debug!(%client, "a device connected");
+    let is_lasting = !connect.clean_session;
+    let kept = party.subscriptions;
     let mut connection = Connection {
-        generation_id: record.identity.generation_id.clone(),
+        generation_id: party.generation_id.to_owned(),
         handle,
         link,
         is_lasting,
-        subscriptions,
-        id,
+        subscriptions: if is_lasting {
+            kept
+        } else {
+            Subscriptions::default()
+        },
+        delivery: Delivery::default(),
+        will: connect.will,
+        client,
         hub,
     };
+    drop(record);
     tokio::select! {
-        outcome = connection.run(&mut events, record.subscriptions) => {
+        outcome = connection.run(&mut events, &mail, kept) => {
             if outcome.is_err() {
-                tracing::debug!(device = %connection.id, "a device's connection ended early");
+                tracing::debug!(client = %connection.client, "a device's connection ended early");
             }
         }
         () = tokio::time::sleep(counts_for) => {
-            tracing::debug!(device = %connection.id, "a device's token expired");
+            tracing::debug!(client = %connection.client, "a device's credential expired");
         }
     }
-    connection.handle.close();
-    connection
-        .hub
-        .sessions
-        .close(&connection.link, connection.hub.now());
+    connection.end();
     while events.next().await.is_some() {}
 }
 
 impl Connection {
-    async fn run(&mut self, events: &mut Events, kept: Subscriptions) -> Result<(), Gone> {
+    async fn run(
+        &mut self,
+        events: &mut Events,
+        mail: &Notify,
+        kept: Subscriptions,
+    ) -> Result<(), Gone> {
         let is_resumed = self.is_lasting && kept != Subscriptions::default();
         if self.subscriptions != kept {
             self.keep_subscriptions().await;
         }
-        self.hub
-            .sessions
-            .subscribe_desired(&self.link, self.desired_qos());
         self.handle.accept(is_resumed)?;
-        while let Some(event) = events.next().await {
-            match event {
-                Event::Subscribe { packet_id, filters } => {
-                    self.subscribe(packet_id, &filters).await?;
-                }
-                Event::Unsubscribe { packet_id, filters } => {
-                    self.unsubscribe(packet_id, &filters).await?;
-                }
-                Event::Publish(publish) => self.publish(publish).await?,
-                Event::Acknowledged(_) => self.hub.sessions.heard(&self.link, None, self.hub.now()),
-                Event::Connect(_) => return Err(Gone),
-                Event::Closed(end) => {
-                    tracing::debug!(device = %self.id, %end, "a device's connection ended");
-                    return Ok(());
-                }
+        // After the CONNACK, so that nothing is sent before it.
+        self.tell_subscriptions();
+        self.deliver().await?;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => {
+                        if self.act(event).await?.is_break() {
+                            return Ok(());
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                () = mail.notified() => self.deliver().await?,
             }
         }
-        Ok(())
     }
 
-    fn desired_qos(&self) -> Option<Qos> {
-        let qos = self.subscriptions.desired_qos?;
-        Some(if qos == 0 {
-            Qos::AtMostOnce
-        } else {
-            Qos::AtLeastOnce
-        })
+    async fn act(&mut self, event: Event) -> Result<std::ops::ControlFlow<()>, Gone> {
+        match event {
+            Event::Subscribe { packet_id, filters } => {
+                self.subscribe(packet_id, &filters).await?;
+            }
+            Event::Unsubscribe { packet_id, filters } => {
+                self.unsubscribe(packet_id, &filters).await?;
+            }
+            Event::Publish(publish) => self.publish(publish).await?,
+            Event::Acknowledged(token) => {
+                self.hub.sessions.heard(&self.link, None, self.hub.now());
+                self.acknowledged(token).await?;
+            }
+            Event::Connect(_) => return Err(Gone),
+            Event::Closed(end) => {
+                tracing::debug!(client = %self.client, %end, "a device's connection ended");
+                if end == End::Disconnected {
+                    self.will = None;
+                }
+                return Ok(std::ops::ControlFlow::Break(()));
+            }
+        }
+        Ok(std::ops::ControlFlow::Continue(()))
+    }
+
+    /// The connection is over. A will speaks for a client that did not say goodbye.
+    fn end(&mut self) {
+        self.handle.close();
+        let now = self.hub.now();
+        if let Some(will) = self.will.take()
+            && let Some(bag) = telemetry_bag(&will.topic, &self.client)
+        {
+            let mut properties = property_bag(bag);
+            properties.push(("iothub-MessageType".to_owned(), "Will".to_owned()));
+            let hub = &self.hub;
+            hub.sessions.heard(&self.link, Some(&will.payload), now);
+            let client = self.client.clone();
+            let told = Telemetry::new(client, properties, &will.payload, now);
+            hub.tail.push(told);
+        }
+        self.hub.sessions.close(&self.link, now);
     }
 
     async fn subscribe(&mut self, packet_id: u16, filters: &[Filter]) -> Result<(), Gone> {
         let before = self.subscriptions;
         let mut granted = Vec::with_capacity(filters.len());
         for filter in filters {
-            match Subscription::parse(&filter.topic, self.id.as_str()) {
+            let at = Some(u8::from(filter.qos == Qos::AtLeastOnce));
+            match Subscription::parse(&filter.topic, &self.client) {
                 Some(Subscription::TwinResponses) => self.subscriptions.twin_responses = true,
-                Some(Subscription::Desired) => {
-                    let qos = u8::from(filter.qos == Qos::AtLeastOnce);
-                    self.subscriptions.desired_qos = Some(qos);
-                }
+                Some(Subscription::Desired) => self.subscriptions.desired_qos = at,
+                Some(Subscription::Methods) => self.subscriptions.methods_qos = at,
+                Some(Subscription::Messages) => self.subscriptions.messages_qos = at,
                 Some(Subscription::NotServed) => {
                     granted.push(None);
                     continue;
@@ -166,30 +213,38 @@ impl Connection {
             }
             granted.push(Some(filter.qos));
         }
-        self.subscriptions_changed(before).await;
-        self.handle.suback(packet_id, granted)
+        let has_changed = self.subscriptions != before;
+        if has_changed {
+            self.keep_subscriptions().await;
+        }
+        self.handle.suback(packet_id, granted)?;
+        // After the SUBACK, which clients wait for before they expect anything.
+        self.tell_subscriptions();
+        self.deliver().await
     }
 
     async fn unsubscribe(&mut self, packet_id: u16, filters: &[String]) -> Result<(), Gone> {
         let before = self.subscriptions;
         for filter in filters {
-            match Subscription::parse(filter, self.id.as_str()) {
+            match Subscription::parse(filter, &self.client) {
                 Some(Subscription::TwinResponses) => self.subscriptions.twin_responses = false,
                 Some(Subscription::Desired) => self.subscriptions.desired_qos = None,
+                Some(Subscription::Methods) => self.subscriptions.methods_qos = None,
+                Some(Subscription::Messages) => self.subscriptions.messages_qos = None,
                 Some(Subscription::NotServed) | None => {}
             }
         }
-        self.subscriptions_changed(before).await;
+        self.tell_subscriptions();
+        if self.subscriptions != before {
+            self.keep_subscriptions().await;
+        }
         self.handle.unsuback(packet_id)
     }
 
-    async fn subscriptions_changed(&self, before: Subscriptions) {
-        if self.subscriptions != before {
-            self.hub
-                .sessions
-                .subscribe_desired(&self.link, self.desired_qos());
-            self.keep_subscriptions().await;
-        }
+    fn tell_subscriptions(&self) {
+        let sessions = &self.hub.sessions;
+        sessions.subscribe_desired(&self.link, qos(self.subscriptions.desired_qos));
+        sessions.subscribe_methods(&self.link, qos(self.subscriptions.methods_qos));
     }
 
     /// Stores the subscriptions of a session that lasts, and none of one that does not. A device
@@ -202,25 +257,42 @@ impl Connection {
         };
         let stored = self
             .hub
-            .keep_subscriptions(&self.id, &self.generation_id, kept)
+            .keep_subscriptions(&self.client, &self.generation_id, kept)
             .await;
         if let Err(why) = stored {
-            tracing::debug!(device = %self.id, %why, "subscriptions could not be kept");
+            tracing::debug!(client = %self.client, %why, "subscriptions could not be kept");
         }
     }
 
     async fn publish(&mut self, publish: Publish) -> Result<(), Gone> {
-        let Some(request) = Request::parse(&publish.topic, self.id.as_str()) else {
-            tracing::debug!(device = %self.id, "a device used a topic that is not served");
+        let Some(request) = Request::parse(&publish.topic, &self.client) else {
+            tracing::debug!(client = %self.client, "a device used a topic that is not served");
             return Err(Gone);
         };
-        let message = matches!(request, Request::Telemetry).then_some(&publish.payload);
-        self.hub.sessions.heard(&self.link, message, self.hub.now());
-        let answer = match &request {
-            Request::Telemetry => None,
+        let now = self.hub.now();
+        let is_telemetry = matches!(request, Request::Telemetry(_));
+        let message = is_telemetry.then_some(&publish.payload);
+        self.hub.sessions.heard(&self.link, message, now);
+        let answer = match request {
+            Request::Telemetry(bag) => {
+                let mut properties = property_bag(bag);
+                if publish.retain {
+                    properties.push(("mqtt-retain".to_owned(), "true".to_owned()));
+                }
+                let client = self.client.clone();
+                let told = Telemetry::new(client, properties, &publish.payload, now);
+                self.hub.tail.push(told);
+                None
+            }
             Request::TwinGet { rid } => Some(self.twin_get(rid).await),
             Request::Report { rid, version } => {
-                Some(self.report(rid, *version, &publish.payload).await)
+                Some(self.report(rid, version, &publish.payload).await)
+            }
+            Request::MethodAnswer { rid, status } => {
+                let payload = publish.payload.clone();
+                let answer = MethodAnswer { status, payload };
+                self.hub.sessions.answer(&self.link, rid, answer);
+                None
             }
         };
         // After the work, so that an acknowledged report is a stored one.

@@ -53,7 +53,7 @@ async fn a_connection_ends_when_its_token_no_longer_counts() {
     assert!(created.errors.is_empty());
 
     let (mut client, server) = duplex(4096);
-    let served = tokio::spawn(serve(hub.clone(), server));
+    let served = tokio::spawn(serve(hub.clone(), server, ClientCertificates::default()));
     let token = SasToken::sign(
         "hub.test/devices/press-7",
         &KEY.parse().unwrap(),
@@ -64,7 +64,7 @@ async fn a_connection_ends_when_its_token_no_longer_counts() {
     let mut connack = [0; 4];
     client.read_exact(&mut connack).await.unwrap();
     assert_eq!(connack, [0x20, 2, 0, 0]);
-    assert!(hub.sessions.presence("press-7").connected);
+    assert!(hub.sessions.presence("press-7", None).connected);
 
     let connected = Instant::now();
     assert_eq!(client.read(&mut connack).await.unwrap(), 0);
@@ -72,6 +72,6 @@ async fn a_connection_ends_when_its_token_no_longer_counts() {
     let lasted = connected.elapsed().as_secs();
     assert!((399..=401).contains(&lasted), "{lasted}");
     served.await.unwrap();
-    assert!(!hub.sessions.presence("press-7").connected);
+    assert!(!hub.sessions.presence("press-7", None).connected);
     assert_eq!(hub.sessions.connected(), 0);
 }

@@ -1,4 +1,4 @@
-//! A device's requests about its own twin, and the answers.
+//! A client's requests about its own twin, and the answers.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,20 +10,20 @@ use crate::hub::twin::parse_object;
 
 impl Connection {
     pub(super) async fn twin_get(&self, rid: &str) -> (String, Bytes) {
-        match self.hub.device(&self.id).await {
-            Ok(record) if record.identity.generation_id == self.generation_id => {
-                let body = json!({
-                    "desired": record.twin.desired.for_device(),
-                    "reported": record.twin.reported.for_device(),
-                });
-                (
-                    format!("$iothub/twin/res/200/?$rid={rid}"),
-                    body.to_string().into(),
-                )
-            }
-            Ok(_) => self.refusal(rid, &Refusal::not_found(&self.id)),
-            Err(refusal) => self.refusal(rid, &refusal),
-        }
+        let record = match self.hub.device(&self.client.device).await {
+            Ok(record) => record,
+            Err(refusal) => return self.refusal(rid, &refusal),
+        };
+        let party = record.party(self.client.module());
+        let Some(party) = party.filter(|party| party.generation_id == self.generation_id) else {
+            return self.refusal(rid, &Refusal::not_found(&self.client));
+        };
+        let body = json!({
+            "desired": party.twin.desired.for_device(),
+            "reported": party.twin.reported.for_device(),
+        });
+        let topic = format!("$iothub/twin/res/200/?$rid={rid}");
+        (topic, body.to_string().into())
     }
 
     pub(super) async fn report(
@@ -38,7 +38,7 @@ impl Connection {
         };
         match self
             .hub
-            .report(&self.id, &self.generation_id, &patch, expected)
+            .report(&self.client, &self.generation_id, &patch, expected)
             .await
         {
             Ok(version) => (

@@ -8,6 +8,7 @@ use super::{Authentication, Identity, Key, SymmetricKeys};
 use crate::hub::error::{ErrorCode, Refusal};
 
 const STATUS_REASON_CHARS: usize = 128;
+const MANAGED_BY_BYTES: usize = 128;
 
 /// An identity as a service wants it: everything that a service may set.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,47 @@ pub struct IdentityWrite {
     /// `None`: the hub makes new keys.
     authentication: Option<Authentication>,
     iot_edge: bool,
+}
+
+/// A module's identity as a service wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleWrite {
+    pub managed_by: Option<String>,
+    /// `None`: the hub makes new keys.
+    pub authentication: Option<Authentication>,
+}
+
+/// The members of a module's body that count.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::hub) struct ModuleBody {
+    pub(in crate::hub) device_id: Option<String>,
+    pub(in crate::hub) module_id: Option<String>,
+    managed_by: Option<String>,
+    authentication: Option<AuthenticationBody>,
+}
+
+impl TryFrom<ModuleBody> for ModuleWrite {
+    type Error = Refusal;
+
+    fn try_from(body: ModuleBody) -> Result<Self, Refusal> {
+        let managed_by = body.managed_by.filter(|name| !name.is_empty());
+        if managed_by
+            .as_ref()
+            .is_some_and(|it| it.len() > MANAGED_BY_BYTES)
+        {
+            let message = format!("managedBy is longer than {MANAGED_BY_BYTES} bytes");
+            return Err(Refusal::invalid(message));
+        }
+        // As on IoT Hub: a module without a credential of its own gets keys.
+        let authentication = body
+            .authentication
+            .filter(|it| it.kind.as_deref() != Some("none"));
+        Ok(Self {
+            managed_by,
+            authentication: authentication.map_or(Ok(None), AuthenticationBody::read)?,
+        })
+    }
 }
 
 /// The members of the body that count. Members that the hub sets itself are ignored.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::identity::Mark;
 
-pub(super) use body::IdentityBody;
-pub use body::IdentityWrite;
+pub(super) use body::{IdentityBody, ModuleBody};
+pub use body::{IdentityWrite, ModuleWrite};
 pub use keys::{Key, SymmetricKeys};
 
 /// The identity of one device, as stored.

@@ -12,27 +12,39 @@ use crate::hub::Hub;
 use crate::hub::record::Record;
 use crate::hub::view;
 
-/// One device.
+/// One device or module.
 pub(super) struct Row<'a> {
     hub: &'a Hub,
-    id: &'a str,
+    device: &'a str,
+    module: Option<&'a str>,
     record: &'a Record,
     /// All that a service sees, made when first needed: most queries ask for less.
     twin: OnceCell<Value>,
 }
 
 impl<'a> Row<'a> {
-    pub(super) fn new(hub: &'a Hub, id: &'a str, record: &'a Record) -> Self {
+    /// The row at `device` or `device/module`.
+    pub(super) fn new(hub: &'a Hub, position: &'a str, record: &'a Record) -> Self {
+        let (device, module) = match position.split_once('/') {
+            Some((device, module)) => (device, Some(module)),
+            None => (position, None),
+        };
         Self {
             hub,
-            id,
+            device,
+            module,
             record,
             twin: OnceCell::new(),
         }
     }
 
     pub(super) fn twin(&self) -> Value {
-        view::twin(self.hub, self.id, self.record)
+        match self.module {
+            None => view::twin(self.hub, self.device, self.record),
+            Some(module) => {
+                view::module_twin(self.hub, self.device, module, self.record).unwrap_or_default()
+            }
+        }
     }
 
     pub(super) fn meets(&self, condition: Option<&Condition>) -> bool {
@@ -40,10 +52,11 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
-        let Record { identity, twin, .. } = self.record;
+        let identity = &self.record.identity;
+        let twin = self.record.party(self.module)?.twin;
         let steps: Vec<&str> = path.iter().map(String::as_str).collect();
         match steps.as_slice() {
-            ["deviceId"] => Some(Cow::Owned(self.id.into())),
+            ["deviceId"] => Some(Cow::Owned(self.device.into())),
             ["status"] => Some(Cow::Owned(view::status(identity).into())),
             ["tags", first, rest @ ..] => walk(&twin.tags, first, rest),
             ["properties", "desired", first, rest @ ..] if !first.starts_with('$') => {

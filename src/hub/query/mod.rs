@@ -1,5 +1,5 @@
 //! The subset of the IoT Hub query language that is answered here: `SELECT * | COUNT() | paths`
-//! `FROM devices [WHERE …]` over what a twin shows.
+//! `FROM devices | devices.modules [WHERE …]` over what a twin shows.
 //!
 //! A page looks at a bounded number of devices and holds a bounded number of bytes; it may be short
 //! or even empty and still have a continuation, as on IoT Hub. There is no index: a query reads
@@ -9,6 +9,7 @@ mod evaluate;
 mod lexer;
 mod parse;
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -20,7 +21,7 @@ use super::error::Refusal;
 use super::record::Record;
 use evaluate::Row;
 pub(super) use parse::Query;
-use parse::{Column, Selection};
+use parse::{Column, Selection, Source};
 
 /// Most results of one page.
 const PAGE_ITEMS: usize = 1000;
@@ -74,23 +75,23 @@ impl Hub {
         };
         let (mut bytes, mut scanned) = (0, 0);
         loop {
-            let chunk = self.devices(after.as_deref(), CHUNK).await?;
-            let is_last = chunk.len() < CHUNK;
-            scanned += chunk.len();
-            for (id, record) in chunk {
+            let chunk = self.chunk(query.source, after.as_deref()).await?;
+            scanned += chunk.devices;
+            for (position, record) in &chunk.rows {
                 if page.items.len() == limit || bytes >= PAGE_BYTES {
                     page.continuation = after.as_deref().map(encode_continuation);
                     return Ok(page);
                 }
-                if let Some(item) = self.select(query, columns, &id, &record) {
+                if let Some(item) = self.select(query, columns, position, record) {
                     bytes += item.to_string().len();
                     page.items.push(item);
                 }
-                after = Some(id);
+                after = Some(Arc::clone(position));
             }
-            if is_last {
+            if chunk.is_last {
                 return Ok(page);
             }
+            after = chunk.end;
             if scanned >= PAGE_SCAN {
                 page.continuation = after.as_deref().map(encode_continuation);
                 return Ok(page);
@@ -98,14 +99,53 @@ impl Hub {
         }
     }
 
+    /// The next rows behind a position: `device` is behind the device and all its modules,
+    /// `device/module` behind that module.
+    async fn chunk(&self, source: Source, after: Option<&str>) -> Result<Chunk, Refusal> {
+        let modules = |id: &Arc<str>, record: &Arc<Record>, behind: &str| -> Vec<_> {
+            let behind = (Bound::Excluded(behind), Bound::Unbounded);
+            let names = record.modules.range::<str, _>(behind);
+            names
+                .map(|(module, _)| (format!("{id}/{module}").into(), Arc::clone(record)))
+                .collect()
+        };
+        if let Some((id, module)) = after.and_then(|after| after.split_once('/')) {
+            let record = self.read(&id.parse()?).await?;
+            let id: Arc<str> = id.into();
+            let rows = record.map_or_else(Vec::new, |record| modules(&id, &record, module));
+            return Ok(Chunk {
+                rows,
+                devices: 1,
+                end: Some(id),
+                is_last: false,
+            });
+        }
+        let devices = self.devices(after, CHUNK).await?;
+        let (count, end) = (devices.len(), devices.last().map(|(id, _)| Arc::clone(id)));
+        let rows = match source {
+            Source::Devices => devices,
+            Source::Modules => {
+                let each = devices.iter();
+                each.flat_map(|(id, record)| modules(id, record, ""))
+                    .collect()
+            }
+        };
+        Ok(Chunk {
+            rows,
+            devices: count,
+            end,
+            is_last: count < CHUNK,
+        })
+    }
+
     fn select(
         &self,
         query: &Query,
         columns: Option<&[Column]>,
-        id: &str,
+        position: &str,
         record: &Record,
     ) -> Option<Value> {
-        let row = Row::new(self, id, record);
+        let row = Row::new(self, position, record);
         if !row.meets(query.condition.as_ref()) {
             return None;
         }
@@ -120,23 +160,33 @@ impl Hub {
     }
 
     async fn count(&self, query: &Query) -> Result<u64, Refusal> {
-        if query.condition.is_none() {
+        if query.condition.is_none() && query.source == Source::Devices {
             return Ok(self.counts().await?.total);
         }
         let (mut count, mut after): (u64, Option<Arc<str>>) = (0, None);
         loop {
-            let chunk = self.devices(after.as_deref(), CHUNK).await?;
+            let chunk = self.chunk(query.source, after.as_deref()).await?;
             let condition = query.condition.as_ref();
-            let met = chunk
-                .iter()
-                .filter(|(id, record)| Row::new(self, id, record).meets(condition));
+            let rows = chunk.rows.iter();
+            let met = rows.filter(|(id, record)| Row::new(self, id, record).meets(condition));
             count += met.count() as u64;
-            match chunk.last() {
-                Some((id, _)) if chunk.len() == CHUNK => after = Some(Arc::clone(id)),
-                _ => return Ok(count),
+            if chunk.is_last {
+                return Ok(count);
             }
+            after = chunk.end;
         }
     }
+}
+
+/// Some of the rows that a query looks at.
+struct Chunk {
+    /// With the position of each.
+    rows: Vec<(Arc<str>, Arc<Record>)>,
+    /// Devices that were read for it.
+    devices: usize,
+    /// Where the next chunk begins.
+    end: Option<Arc<str>>,
+    is_last: bool,
 }
 
 fn encode_continuation(after: &str) -> String {

@@ -9,7 +9,15 @@ use crate::hub::error::Refusal;
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::hub) struct Query {
     pub(super) selection: Selection,
+    pub(super) source: Source,
     pub(super) condition: Option<Condition>,
+}
+
+/// Whose twins are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Devices,
+    Modules,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,11 +82,9 @@ impl Query {
         parser.expect_word("SELECT")?;
         let selection = parser.selection()?;
         parser.expect_word("FROM")?;
-        if !parser.take_word("devices") || parser.take_mark(".") {
-            return Err(Refusal::invalid(
-                "this hub answers queries FROM devices only",
-            ));
-        }
+        let source = parser.source().ok_or_else(|| {
+            Refusal::invalid("this hub answers queries FROM devices and FROM devices.modules only")
+        })?;
         let condition = if parser.take_word("WHERE") {
             Some(parser.or()?)
         } else {
@@ -89,6 +95,7 @@ impl Query {
         }
         Ok(Self {
             selection,
+            source,
             condition,
         })
     }
@@ -141,6 +148,16 @@ impl Parser<'_> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(first.clone())
+    }
+
+    fn source(&mut self) -> Option<Source> {
+        if !self.take_word("devices") {
+            return None;
+        }
+        if !self.take_mark(".") {
+            return Some(Source::Devices);
+        }
+        self.take_word("modules").then_some(Source::Modules)
     }
 
     fn selection(&mut self) -> Result<Selection, Refusal> {

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 
 use super::{EXTENSIONS, Permission, reply};
+use crate::domain::ids::DeviceId;
 use crate::domain::sas::SasToken;
 use crate::hub::Hub;
+use crate::hub::client::Client;
+use crate::hub::device::{ClientCertificates, Proof};
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::scope;
 
@@ -23,6 +26,8 @@ use crate::hub::scope;
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// A query writes nothing and may look at many devices.
 const QUERY_TIME_LIMIT: Duration = Duration::from_mins(1);
+/// A method call may wait for its device to connect, and then for the answer, 5 minutes each.
+const METHOD_TIME_LIMIT: Duration = Duration::from_mins(11);
 
 /// Who sent a request: the permissions of the policy that signed for it.
 #[derive(Clone, Debug)]
@@ -47,11 +52,10 @@ pub(super) async fn admit(State(hub): State<Arc<Hub>>, request: Request, next: N
     let request_id = hub.random_hex();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let is_query = request.uri().path() == "/devices/query";
-    let limit = if is_query {
-        QUERY_TIME_LIMIT
-    } else {
-        TIME_LIMIT
+    let limit = match request.uri().path() {
+        "/devices/query" => QUERY_TIME_LIMIT,
+        path if path.starts_with("/twins/") && path.ends_with("/methods") => METHOD_TIME_LIMIT,
+        _ => TIME_LIMIT,
     };
     let answer = tokio::time::timeout(limit, answer(&hub, request, next)).await;
     let mut response = answer.unwrap_or_else(|_| {
@@ -71,16 +75,55 @@ pub(super) async fn admit(State(hub): State<Arc<Hub>>, request: Request, next: N
     response
 }
 
+/// A device that sent a request about itself.
+#[derive(Clone, Debug)]
+pub(super) struct DeviceCaller(pub(super) Client);
+
 async fn answer(hub: &Hub, mut request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(AUTHORIZATION);
-    let caller = authenticate(hub, authorization, request.uri());
-    match caller.and_then(|caller| check_api_version(request.uri()).map(|()| caller)) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
+    let admitted = match device_of(&request) {
+        Some(device) => authenticate_device(hub, device, &mut request).await,
+        None => authenticate(hub, request.headers().get(AUTHORIZATION), request.uri())
+            .map(|caller| drop(request.extensions_mut().insert(caller))),
+    };
+    match admitted.and_then(|()| check_api_version(request.uri())) {
+        Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// The id in the path of a request that only a device sends.
+fn device_of(request: &Request) -> Option<String> {
+    if request.method() != Method::POST {
+        return None;
+    }
+    let path = request.uri().path().strip_prefix("/devices/")?;
+    let id = path.strip_suffix("/messages/events")?;
+    Some(percent_decode_str(id).decode_utf8_lossy().into_owned())
+}
+
+async fn authenticate_device(
+    hub: &Hub,
+    device: String,
+    request: &mut Request,
+) -> Result<(), Refusal> {
+    let refuse = || {
+        let message = "the device is unknown or disabled, or neither the token in Authorization \
+                       nor a client certificate speaks for it";
+        Refusal::new(ErrorCode::IotHubUnauthorized, message)
+    };
+    let client = Client::from(&device.parse::<DeviceId>()?);
+    let certificates = request.extensions().get::<ClientCertificates>();
+    let certificates = certificates.cloned().unwrap_or_default();
+    let token = request.headers().get(AUTHORIZATION);
+    let token = token.map(HeaderValue::as_bytes);
+    let proof = Proof::of(token, &certificates).ok_or_else(refuse)?;
+    let record = hub.read(&client.device).await?.ok_or_else(refuse)?;
+    record
+        .party(None)
+        .and_then(|party| proof.speaks_for(hub, &client, &party))
+        .ok_or_else(refuse)?;
+    request.extensions_mut().insert(DeviceCaller(client));
+    Ok(())
 }
 
 fn authenticate(hub: &Hub, header: Option<&HeaderValue>, uri: &Uri) -> Result<Caller, Refusal> {

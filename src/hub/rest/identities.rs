@@ -14,7 +14,7 @@ use super::admission::Caller;
 use super::reply;
 use super::request::{Body, Device};
 use crate::domain::ids::DeviceId;
-use crate::hub::bulk::BulkOutcome;
+use crate::hub::bulk::{BulkOutcome, Name};
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::etag::{self, IfMatch};
 use crate::hub::identity::{IdentityBody, IdentityWrite};
@@ -111,12 +111,16 @@ pub(super) async fn bulk(
     let entries: Vec<Map<String, Value>> = parse(&body)?;
     let BulkOutcome { errors, created } = hub.bulk(entries).await?;
     let successful = errors.is_empty();
-    let error = |(id, refusal): (String, Refusal)| {
-        json!({
+    let error = |((id, module), refusal): (Name, Refusal)| {
+        let mut error = json!({
             "deviceId": id,
             "errorCode": refusal.code.name(),
             "errorStatus": refusal.message,
-        })
+        });
+        if !module.is_empty() {
+            error["moduleId"] = module.into();
+        }
+        error
     };
     let device = |(id, record): (DeviceId, Record)| {
         json!({
@@ -138,28 +142,18 @@ pub(super) async fn bulk(
     Ok(reply::with_error_code(StatusCode::BAD_REQUEST, name, &body))
 }
 
-/// This hub keeps no modules, so every device that exists has none.
-pub(super) async fn modules(
-    State(hub): State<Arc<Hub>>,
-    caller: Caller,
-    Device(id): Device,
-) -> Result<Json<Value>, Refusal> {
-    caller.may(RegistryRead)?;
-    hub.device(&id).await?;
-    Ok(Json(json!([])))
-}
-
-/// This hub keeps no messages to devices, so there is nothing to purge.
-pub(super) async fn purge_commands(
+pub(super) async fn purge_messages(
     State(hub): State<Arc<Hub>>,
     caller: Caller,
     Device(id): Device,
 ) -> Result<Json<Value>, Refusal> {
     caller.may(ServiceConnect)?;
-    hub.device(&id).await?;
-    Ok(Json(
-        json!({ "deviceId": id.as_str(), "moduleId": null, "totalMessagesPurged": 0 }),
-    ))
+    let purged = hub.purge_messages(&id).await?;
+    Ok(Json(json!({
+        "deviceId": id.as_str(),
+        "moduleId": null,
+        "totalMessagesPurged": purged,
+    })))
 }
 
 fn show(hub: &Hub, id: &DeviceId, record: &Record) -> Response {
@@ -169,7 +163,7 @@ fn show(hub: &Hub, id: &DeviceId, record: &Record) -> Response {
     )
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|why| {
         // The parser quotes values in its messages, and a body holds keys: tell the place alone.
         let place = format!("line {} column {}", why.line(), why.column());

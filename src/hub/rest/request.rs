@@ -1,13 +1,16 @@
 //! The parts of a request, read or refused in the API's own error form.
 
+use std::collections::HashMap;
+
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
 
-use super::admission::Caller;
+use super::admission::{Caller, DeviceCaller};
 use crate::domain::ids::DeviceId;
+use crate::hub::client::Client;
 use crate::hub::error::{ErrorCode, Refusal};
 use crate::hub::etag::IfMatch;
 
@@ -28,16 +31,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Device {
     }
 }
 
+/// The device or module that the path names.
+pub(super) struct Who(pub(super) Client);
+
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(ids) = Path::<HashMap<String, String>>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Refusal::invalid("an id in the path is not UTF-8"))?;
+        let device = ids.get("id").map_or("", String::as_str).parse()?;
+        let module = ids.get("module").map(|id| id.parse()).transpose()?;
+        Ok(Self(Client { device, module }))
+    }
+}
+
+/// What admission has left with the request.
+fn admitted<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
+    parts.extensions.get().cloned().ok_or_else(|| {
+        let message = "the request was not authenticated";
+        Refusal::new(ErrorCode::IotHubUnauthorized, message)
+    })
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parts.extensions.get().cloned().ok_or_else(|| {
-            Refusal::new(
-                ErrorCode::IotHubUnauthorized,
-                "the request was not authenticated",
-            )
-        })
+        admitted(parts)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DeviceCaller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        admitted(parts)
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn device(
 ) -> Result<Json<Value>, Refusal> {
     caller.may(RegistryRead)?;
     hub.device(&id).await?;
-    let presence = hub.sessions.presence(id.as_str());
+    let presence = hub.sessions.presence(id.as_str(), None);
     Ok(Json(json!({
         "deviceId": id.as_str(),
         "telemetryMessageCount": presence.telemetry,

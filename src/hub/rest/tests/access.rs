@@ -71,6 +71,9 @@ async fn each_call_needs_its_permission() {
             ("GET /devices/press-7", registry_read, 200),
             ("GET /devices", registry_read, 200),
             ("GET /devices/press-7/modules", registry_read, 200),
+            ("GET /devices/press-7/modules/gauge", registry_read, 404),
+            ("PUT /devices/press-7/modules/gauge", registry_write, 404),
+            ("DELETE /devices/press-7/modules/gauge", registry_write, 404),
             ("GET /statistics/devices", registry_read, 200),
             ("GET /statistics/service", registry_read, 200),
             ("PUT /devices/none", registry_write, 404),
@@ -80,6 +83,16 @@ async fn each_call_needs_its_permission() {
             ("PATCH /twins/press-7", service_connect, 200),
             ("PUT /twins/press-7", service_connect, 200),
             ("DELETE /devices/press-7/commands", service_connect, 200),
+            ("GET /twins/press-7/modules/gauge", service_connect, 404),
+            ("POST /twins/press-7/methods", service_connect, 400),
+            (
+                "POST /twins/press-7/modules/gauge/methods",
+                service_connect,
+                400,
+            ),
+            ("POST /messages/devicebound", service_connect, 400),
+            ("GET /messages/events", service_connect, 200),
+            ("GET /devices/press-7/messages/events", service_connect, 200),
         ] {
             let expected = if granted { status } else { refused };
             assert_eq!(

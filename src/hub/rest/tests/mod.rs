@@ -2,7 +2,9 @@
 
 mod access;
 mod bulk;
+mod devices;
 mod identities;
+mod modules;
 mod query;
 mod twins;
 
@@ -112,7 +114,10 @@ impl Client {
             serde_json::from_slice(&bytes).unwrap()
         };
         assert!(headers.contains_key("x-ms-request-id"));
-        assert_eq!(headers["rehome-hub"], "etags-unique, fence, versions");
+        assert_eq!(
+            headers["rehome-hub"],
+            "etags-unique, fence, versions, modules"
+        );
         Reply {
             status,
             headers,

@@ -172,7 +172,7 @@ async fn a_query_that_is_not_understood_is_refused_with_the_place() {
     let client = client();
     for (query, complaint) in [
         ("", "ends too early, where SELECT"),
-        ("SELECT * FROM devices.modules", "FROM devices only"),
+        ("SELECT * FROM devices.jobs", "FROM devices and"),
         ("SELECT * FROM devices WHERE", "ends too early"),
         ("SELECT * FROM devices WHERE a =", "ends too early"),
         ("SELECT * FROM devices WHERE a ~ 1", "unexpected '~'"),

@@ -176,7 +176,7 @@ async fn a_device_s_report_is_refused_as_its_identity_demands() {
         .call("PUT /devices/press-7", None, with_key("enabled"))
         .await;
     let generation = created.body["generationId"].as_str().unwrap();
-    let id = "press-7".parse().unwrap();
+    let id = crate::hub::client::Client::from(&"press-7".parse().unwrap());
     let patch = json!({ "a": 1 });
     let report = async |generation: &str| {
         let patch = patch.as_object().unwrap();
