@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use rehome::clock::{Clock, SystemClock};
-use rehome::domain::attestation::DeviceKeys;
+use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, IdentityChange, Mark, NewIdentity};
 use rehome::domain::twin::{Content, Metadata};
 use rehome::hub::Hub;
@@ -77,11 +77,11 @@ fn hub_with(permissions: &[&str], key: &str) -> HubClient {
     HubClient::new(settings, transport, clock)
 }
 
-fn keys() -> DeviceKeys {
-    DeviceKeys {
+fn keys() -> DeviceCredential {
+    DeviceCredential::Keys(DeviceKeys {
         primary: POLICY_KEY.parse().unwrap(),
         secondary: OTHER_KEY.parse().unwrap(),
-    }
+    })
 }
 
 fn new_identity(device_id: &str) -> NewIdentity {
@@ -89,7 +89,7 @@ fn new_identity(device_id: &str) -> NewIdentity {
     NewIdentity {
         device_id: device_id.into(),
         mark: Mark::new("uid-1", "transfer-1"),
-        credential: Credential::Keys(keys()),
+        credential: Credential::Attested(keys()),
         edge: false,
         content: Content {
             tags: map(json!({"site": "b"})),
@@ -127,7 +127,7 @@ async fn a_device_is_created_disabled_with_all_of_its_twin_and_its_versions() {
         (&*generation_id, &*etag)
     );
     assert!(!identity.enabled && identity.is_marked("uid-1", "transfer-1"));
-    assert!(identity.has_keys(&keys()));
+    assert!(identity.has_credential(&keys()));
     let twin = hub.read_twin("press%7#a?").await.unwrap().unwrap();
     assert_eq!(twin.content, new.content);
     assert_eq!((twin.desired_version, twin.reported_version), (41, 7));
@@ -145,7 +145,7 @@ async fn an_update_needs_the_version_that_was_read_and_keeps_the_keys() {
         .await
         .unwrap();
     assert!(enabled.enabled && enabled.is_marked("uid-1", "transfer-1"));
-    assert!(enabled.has_keys(&keys()));
+    assert!(enabled.has_credential(&keys()));
     let error = hub.update(&read, &change(false, None)).await.unwrap_err();
     assert_eq!(error.cause, Cause::PreconditionFailed, "{error}");
     let error = hub.delete("d", &read.etag).await.unwrap_err();

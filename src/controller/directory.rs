@@ -55,7 +55,8 @@ struct EnrollmentEntry {
     claimant: Claimant,
     /// Namespace and canonical registration id of an individual.
     individual: Option<Name>,
-    secret: Name,
+    /// Namespace and name of the Secret with its keys, if its attestation has any.
+    secret: Option<Name>,
 }
 
 impl Directory {
@@ -86,10 +87,10 @@ impl Directory {
             let id: RegistrationId = individual.registration_id.parse().ok()?;
             Some((namespace.clone(), id.canonical().to_owned()))
         });
-        let secret = &enrollment.spec.attestation.symmetric_key.secret_ref.name;
+        let secret = enrollment.spec.attestation.secret();
         let entry = EnrollmentEntry {
             individual,
-            secret: (namespace, secret.clone()),
+            secret: secret.map(|secret| (namespace, secret.to_owned())),
             claimant,
         };
         let mut state = self.write();
@@ -160,8 +161,9 @@ impl Directory {
         let enrollments = state.enrollments_in.get(namespace).into_iter().flatten();
         enrollments
             .filter_map(|name| state.enrollments.get(&(namespace.to_owned(), name.clone())))
-            .filter(|entry| !state.hubs_by_secret.contains_key(&entry.secret))
-            .map(|entry| entry.secret.1.clone())
+            .filter_map(|entry| entry.secret.as_ref())
+            .filter(|secret| !state.hubs_by_secret.contains_key(*secret))
+            .map(|secret| secret.1.clone())
             .collect()
     }
 
@@ -216,10 +218,12 @@ impl State {
             .entry(namespace)
             .or_default()
             .insert(name.clone());
-        self.enrollments_by_secret
-            .entry(entry.secret.clone())
-            .or_default()
-            .insert(name);
+        if let Some(secret) = entry.secret.clone() {
+            self.enrollments_by_secret
+                .entry(secret)
+                .or_default()
+                .insert(name);
+        }
         self.enrollments.insert(key, entry);
     }
 
@@ -232,7 +236,9 @@ impl State {
             leave(&mut self.individuals, id, &entry.claimant);
         }
         leave(&mut self.enrollments_in, &key.0, &key.1);
-        leave(&mut self.enrollments_by_secret, &entry.secret, &key.1);
+        if let Some(secret) = &entry.secret {
+            leave(&mut self.enrollments_by_secret, secret, &key.1);
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 //! Validates what only other objects can tell, counts, and deletes the registrations of an
 //! Enrollment that says so. Moves no device: an edit takes effect at a device's next request.
 
+mod attestation;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Preconditions};
-use kube::core::{PartialObjectMeta, Selector};
+use kube::core::Selector;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
@@ -19,13 +20,11 @@ use super::context::Context;
 use super::index::Evaluation;
 use super::status::{Error, Verdict};
 use crate::api::v1alpha1::{
-    ATTESTATION_LABEL, ConditionType, DeletionPolicy, DeviceRegistration, Enrollment,
-    EnrollmentStatus, Reason, settle,
+    ConditionType, DeletionPolicy, DeviceRegistration, Enrollment, EnrollmentStatus, Reason, settle,
 };
 use crate::cluster::apply::{Class, apply_status, bounded};
 use crate::cluster::finalizer;
 use crate::domain::allocation::Pool;
-use crate::domain::attestation::Attestation;
 use crate::domain::twin_limits::{self, InvalidTwin};
 
 /// Registrations that one pass deletes.
@@ -111,7 +110,7 @@ async fn problem(
     if let Some(problem) = conflict(enrollment, ctx) {
         return Ok(Some(problem));
     }
-    if let Some(problem) = keys(enrollment, ctx, namespace).await? {
+    if let Some(problem) = attestation::problem(enrollment, ctx, namespace).await? {
         return Ok(Some(problem));
     }
     Ok(hubs(enrollment, ctx, namespace).or_else(|| initial_twin(enrollment)))
@@ -131,72 +130,6 @@ fn conflict(enrollment: &Enrollment, ctx: &Context) -> Option<Verdict> {
             ),
         )
     })
-}
-
-async fn keys(
-    enrollment: &Enrollment,
-    ctx: &Context,
-    namespace: &str,
-) -> Result<Option<Verdict>, Error> {
-    let name = &enrollment.spec.attestation.symmetric_key.secret_ref.name;
-    let hubs = ctx.directory.hubs_of_secret(namespace, name);
-    if let Some(hub) = hubs.first() {
-        let message = format!(
-            "Secret {name} holds the credentials of IoTHub {hub}; use another Secret for the \
-             devices' keys, because the gateway may read it"
-        );
-        return Ok(Some(Verdict::no(Reason::SecretIsHubCredential, message)));
-    }
-    let Some(secret) = ctx.secret(namespace, name) else {
-        return unlabelled(enrollment, ctx, namespace, name).await.map(Some);
-    };
-    let nothing = std::collections::BTreeMap::new();
-    let data = secret.data.as_ref().unwrap_or(&nothing);
-    let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
-    Ok(match Attestation::from_secret(&enrollment.spec, data) {
-        Err(error) => Some(Verdict::no(
-            Reason::SecretInvalid,
-            format!("Secret {name}: {error}"),
-        )),
-        Ok(Attestation::Individual(keys) | Attestation::Group(keys))
-            if keys.primary.to_base64() == keys.secondary.to_base64() =>
-        {
-            let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
-            let message = format!(
-                "Secret {name}: {primary} and {secondary} are the same key; two different ones \
-                 allow rotation without an interruption"
-            );
-            Some(Verdict::no(Reason::SecretInvalid, message))
-        }
-        Ok(_) => None,
-    })
-}
-
-/// The watch shows labelled Secrets only: this one has no label, or is not there.
-async fn unlabelled(
-    enrollment: &Enrollment,
-    ctx: &Context,
-    namespace: &str,
-    name: &str,
-) -> Result<Verdict, Error> {
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(ctx.client.clone(), namespace);
-    let found = bounded(api.get_metadata_opt(name)).await;
-    let found =
-        found.map_err(|error| Error::new("reading the Secret", &enrollment.name_any(), error))?;
-    if found.is_some() {
-        let message = format!(
-            "Secret {name} is not labelled {ATTESTATION_LABEL}=true; label it to let the gateway \
-             read it"
-        );
-        return Ok(Verdict::no(Reason::SecretNotLabelled, message));
-    }
-    let wanted = &enrollment.spec.attestation.symmetric_key.secret_ref;
-    let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
-    let message = format!(
-        "Secret {name} does not exist; create it with the keys {primary} and {secondary} (base64 \
-         of 16 to 64 random bytes each) and the label {ATTESTATION_LABEL}=true"
-    );
-    Ok(Verdict::no(Reason::SecretMissing, message))
 }
 
 fn hubs(enrollment: &Enrollment, ctx: &Context, namespace: &str) -> Option<Verdict> {
@@ -279,6 +212,7 @@ async fn report(
         observed_generation: generation,
         registrations: Some(registrations),
         hubs,
+        certificates: attestation::certificates(enrollment),
         conditions: old.conditions.clone(),
     };
     let condition = ready.condition(ConditionType::Ready, generation, ctx.clock.now());

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq as _;
 
-use super::attestation::{DeviceKeys, SymmetricKey};
+use super::attestation::{DeviceCredential, DeviceKeys, SymmetricKey};
 use super::twin::{Content, Metadata};
 
 /// An identity as a hub's registry holds it.
@@ -43,8 +43,8 @@ pub struct Mark {
 /// Proof that a device shows at its hub.
 #[derive(Clone)]
 pub enum Credential {
-    /// Keys derived from the attestation of the registration.
-    Keys(DeviceKeys),
+    /// What follows from the attestation of the registration.
+    Attested(DeviceCredential),
     /// `authentication` as another hub holds it: only when the Enrollment is gone mid-move.
     Copied(Value),
 }
@@ -133,17 +133,33 @@ impl Identity {
         !self.enabled && self.is_marked(registration, transfer)
     }
 
-    /// Whether the identity holds both of these keys.
-    pub fn has_keys(&self, keys: &DeviceKeys) -> bool {
-        let held = self
-            .body
-            .get("authentication")
-            .and_then(|held| held.get("symmetricKey"));
+    /// Whether the device can authenticate with this credential, and with no other.
+    pub fn has_credential(&self, credential: &DeviceCredential) -> bool {
+        match credential {
+            DeviceCredential::Keys(keys) => self.has_keys(keys),
+            DeviceCredential::Certificate(thumbprint) => {
+                let held = |name| self.held("x509Thumbprint", name).unwrap_or_default();
+                held("primaryThumbprint").eq_ignore_ascii_case(&thumbprint.to_string())
+                    && held("secondaryThumbprint").is_empty()
+            }
+        }
+    }
+
+    fn has_keys(&self, keys: &DeviceKeys) -> bool {
         let is_held = |name: &str, key: &SymmetricKey| {
-            let held = held.and_then(|keys| keys.get(name)).and_then(Value::as_str);
+            let held = self.held("symmetricKey", name);
             held.is_some_and(|held| held.as_bytes().ct_eq(key.to_base64().as_bytes()).into())
         };
         is_held("primaryKey", &keys.primary) && is_held("secondaryKey", &keys.secondary)
+    }
+
+    /// A text of `authentication`.
+    fn held(&self, kind: &str, name: &str) -> Option<&str> {
+        self.body
+            .get("authentication")?
+            .get(kind)?
+            .get(name)?
+            .as_str()
     }
 
     /// Whether the device is an IoT Edge device.
@@ -185,11 +201,18 @@ impl Credential {
     /// `authentication` as it stands in an identity. Holds keys: never log it.
     pub fn authentication(&self) -> Value {
         match self {
-            Self::Keys(keys) => json!({
+            Self::Attested(DeviceCredential::Keys(keys)) => json!({
                 "type": "sas",
                 "symmetricKey": {
                     "primaryKey": keys.primary.to_base64().as_str(),
                     "secondaryKey": keys.secondary.to_base64().as_str(),
+                },
+            }),
+            Self::Attested(DeviceCredential::Certificate(thumbprint)) => json!({
+                "type": "selfSigned",
+                "x509Thumbprint": {
+                    "primaryThumbprint": thumbprint.to_string(),
+                    "secondaryThumbprint": null,
                 },
             }),
             Self::Copied(authentication) => authentication.clone(),
@@ -218,7 +241,7 @@ impl PartialEq for Credential {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Keys(_) => "Keys(…)",
+            Self::Attested(_) => "Attested(…)",
             Self::Copied(_) => "Copied(…)",
         })
     }

@@ -29,8 +29,16 @@ pub struct Asker<'a> {
     /// In the spelling of this request.
     pub id: &'a RegistrationId,
     pub api_version: &'a ApiVersion,
-    /// Name of the group that the device is in, when it is known and one.
-    pub group: Option<&'a str>,
+    /// The group that the device is in, when it is known and one.
+    pub group: Option<&'a Group>,
+}
+
+/// A group of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub name: String,
+    /// Its devices have certificates, not keys.
+    pub x509: bool,
 }
 
 /// One operation, as it stands or ended.
@@ -196,7 +204,9 @@ fn assigned(
         device_id.unwrap_or(asker.id.as_str()).into(),
     );
     if let Some(group) = asker.group {
-        members.insert("symmetricKey".into(), json!({ "enrollmentGroupId": group }));
+        // Nothing else of `x509`: the Java SDK wants all of it or none.
+        let kind = if group.x509 { "x509" } else { "symmetricKey" };
+        members.insert(kind.into(), json!({ "enrollmentGroupId": group.name }));
     }
 }
 

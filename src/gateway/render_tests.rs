@@ -47,7 +47,7 @@ fn record(state: Option<RegistrationState>) -> Record {
     }
 }
 
-fn shown_to(record: &Record, api_version: &str, group: Option<&str>) -> Shown {
+fn shown_to(record: &Record, api_version: &str, group: Option<&Group>) -> Shown {
     let (id, api_version) = ("Press-7".parse().unwrap(), api_version.parse().unwrap());
     let asker = Asker {
         id: &id,
@@ -105,15 +105,18 @@ fn r13_an_assigned_device_learns_hub_and_device_id() {
     assert!(registration.get("x509").is_none(), "R14");
     assert!(registration.get("payload").is_none(), "R15");
     assert!(registration.get("symmetricKey").is_none());
-    let in_group = shown_to(
-        &record(Some(RegistrationState::Assigned)),
-        "2021-06-01",
-        Some("line-3"),
-    );
-    assert_eq!(
-        in_group.body["registrationState"]["symmetricKey"]["enrollmentGroupId"],
-        "line-3"
-    );
+    for (x509, kind, other) in [
+        (false, "symmetricKey", "x509"),
+        (true, "x509", "symmetricKey"),
+    ] {
+        let name = "line-3".to_owned();
+        let group = Group { name, x509 };
+        let record = record(Some(RegistrationState::Assigned));
+        let in_group = shown_to(&record, "2021-06-01", Some(&group));
+        let registration = &in_group.body["registrationState"];
+        assert_eq!(registration[kind], json!({ "enrollmentGroupId": "line-3" }));
+        assert!(registration.get(other).is_none());
+    }
 }
 
 #[test]

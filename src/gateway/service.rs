@@ -22,7 +22,7 @@ use super::limits::{Answers, Kind, RequestLimits, Throttle};
 use super::metrics::Metrics;
 use super::record::Record;
 use super::registrations::{Registrations, StoreError};
-use super::render::{self, Asker, Shown};
+use super::render::{self, Asker, Group, Shown};
 use super::tenants::Tenants;
 use crate::api::v1alpha1::RegistrationState;
 use crate::clock::Clock;
@@ -221,7 +221,7 @@ impl<R: Registrations> Service<R> {
                 return None;
             }
             let group = self.group(namespace, record);
-            render::operation(record, operation.as_str(), &asker(caller, group.as_deref()))
+            render::operation(record, operation.as_str(), &asker(caller, group.as_ref()))
         };
         let cached = self.registrations.cached(namespace, &caller.id);
         if let Some(shown) = cached.as_deref().and_then(known) {
@@ -256,7 +256,7 @@ impl<R: Registrations> Service<R> {
             .filter(|record| !record.deleting)
             .ok_or(Problem::NotRegistered)?;
         let group = self.group(namespace, &record);
-        render::registration(&record, &asker(caller, group.as_deref()))
+        render::registration(&record, &asker(caller, group.as_ref()))
             .map(Answer::Registration)
             .ok_or(Problem::NotRegistered)
     }
@@ -291,10 +291,10 @@ impl<R: Registrations> Service<R> {
         Answer::Operation(shown)
     }
 
-    /// The name of the group that a record came through.
-    fn group(&self, namespace: &str, record: &Record) -> Option<String> {
+    /// The group that a record came through.
+    fn group(&self, namespace: &str, record: &Record) -> Option<Group> {
         let enrollment = &record.request.as_ref()?.enrollment;
-        self.tenants.group_name(namespace, &enrollment.uid)
+        self.tenants.group(namespace, &enrollment.uid)
     }
 
     fn count(&self, verb: &'static str, error: Option<&StoreError>) {
@@ -328,7 +328,7 @@ fn trouble(id: &RegistrationId, error: &StoreError) -> Problem {
     }
 }
 
-fn asker<'a>(caller: &'a Caller, group: Option<&'a str>) -> Asker<'a> {
+fn asker<'a>(caller: &'a Caller, group: Option<&'a Group>) -> Asker<'a> {
     Asker {
         id: &caller.id,
         api_version: &caller.api_version,

@@ -12,6 +12,7 @@ use kube::ResourceExt as _;
 
 pub use self::enrolled::Enrolled;
 pub use self::scopes::Scopes;
+use super::render::Group;
 use crate::api::v1alpha1::{ATTESTATION_LABEL, IoTHub};
 use crate::domain::allocation::Pool;
 use crate::domain::attestation::Attestation;
@@ -76,29 +77,36 @@ impl Tenants {
         })
     }
 
-    /// The Enrollment of that uid, if it is still there.
-    pub fn group_name(&self, namespace: &str, uid: &str) -> Option<String> {
+    /// The group Enrollment of that uid, if it is still there, as its devices are told.
+    pub fn group(&self, namespace: &str, uid: &str) -> Option<Group> {
         let state = self.read();
         let groups = &state.tenants.get(namespace)?.groups;
         groups
             .iter()
             .find(|group| group.uid == uid)
-            .map(|group| group.name.clone())
+            .map(|group| Group {
+                name: group.name.clone(),
+                x509: !group.takes_tokens(),
+            })
     }
 
-    /// The keys of an Enrollment; `None` while its Secret is missing, not labelled, or unusable.
+    /// What an Enrollment knows of its devices; `None` while its Secret is missing, not labelled, or
+    /// unusable, or a certificate is.
     pub fn attestation(&self, namespace: &str, enrolled: &Enrolled) -> Option<Attestation> {
+        let Some(name) = enrolled.secret() else {
+            return enrolled.x509.clone().map(Attestation::X509);
+        };
         let secret = self
             .read()
             .tenants
             .get(namespace)?
             .secrets
-            .get(enrolled.secret())?
+            .get(name)?
             .clone();
         if secret.labels().get(ATTESTATION_LABEL).map(String::as_str) != Some("true") {
             return None;
         }
-        Attestation::from_secret(&enrolled.spec, secret.data.as_ref()?).ok()
+        Attestation::read(&enrolled.spec, &enrolled.uid, secret.data.as_ref()?).ok()
     }
 
     /// Where an Enrollment may place devices.
@@ -234,10 +242,9 @@ impl State {
 impl Tenant {
     fn add_enrollment(&mut self, enrolled: Arc<Enrolled>) {
         self.by_name.insert(enrolled.name.clone(), enrolled.clone());
-        *self
-            .secret_uses
-            .entry(enrolled.secret().to_owned())
-            .or_default() += 1;
+        if let Some(secret) = enrolled.secret() {
+            *self.secret_uses.entry(secret.to_owned()).or_default() += 1;
+        }
         let all = match &enrolled.individual {
             Some(id) => self
                 .individuals
@@ -254,10 +261,12 @@ impl Tenant {
         let Some(dropped) = self.by_name.remove(name) else {
             return;
         };
-        if let Some(uses) = self.secret_uses.get_mut(dropped.secret()) {
+        if let Some(secret) = dropped.secret()
+            && let Some(uses) = self.secret_uses.get_mut(secret)
+        {
             *uses -= 1;
             if *uses == 0 {
-                self.secret_uses.remove(dropped.secret());
+                self.secret_uses.remove(secret);
             }
         }
         let Some(id) = &dropped.individual else {

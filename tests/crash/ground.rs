@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use rehome::api::v1alpha1::{ATTESTATION_LABEL, Enrollment, IoTHub};
-use rehome::domain::attestation::{Attestation, DeviceKeys};
+use rehome::domain::attestation::{DeviceKeys, SharedKeys};
 use rehome::domain::ids::RegistrationId;
 use rehome_testing::{Cluster, Namespace};
 use serde_json::{Value, json};
@@ -167,13 +167,15 @@ impl Ground {
     /// Keys of a device that comes through an Enrollment.
     pub(crate) fn keys(&self, enrollment: &str, id: &RegistrationId) -> Result<DeviceKeys> {
         let spec = &self.enrollment(enrollment)?.spec;
-        let name = &spec.attestation.symmetric_key.secret_ref.name;
+        let keys = spec.attestation.symmetric_key.as_ref();
+        let wanted = &keys.context("no symmetric keys")?.secret_ref;
         let mut all = self.secrets.iter();
         let secret = all
-            .find(|known| known.name_any() == *name)
+            .find(|known| known.name_any() == wanted.name)
             .context("no Secret")?;
         let nothing = BTreeMap::new();
         let data = secret.data.as_ref().unwrap_or(&nothing);
-        Ok(Attestation::from_secret(spec, data)?.keys_for(id))
+        let individual = spec.individual.is_some();
+        Ok(SharedKeys::from_secret(wanted, individual, data)?.keys_for(id))
     }
 }

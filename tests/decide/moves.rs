@@ -1,6 +1,7 @@
 //! Requests and triggers of a device that has a home: it stays, moves or is reset.
 
 use rehome::api::v1alpha1::{ReprovisionMode, ReprovisionPolicy, Substatus};
+use rehome::domain::attestation::DeviceCredential;
 use rehome::domain::transfer::TroubleKind;
 
 use crate::stage::{Stage, keys, reported};
@@ -149,7 +150,7 @@ fn a_request_for_the_same_hub_is_one_record() {
 #[test]
 fn new_keys_are_given_to_the_hub() {
     let mut stage = Stage::settled();
-    stage.enrolled().keys = keys('Q');
+    stage.enrolled().credential = DeviceCredential::Keys(keys('Q'));
     stage.enrolled().fingerprint = "Q".into();
     stage.request("op2", "a");
     plays(

@@ -11,7 +11,7 @@ use rehome::api::v1alpha1::{
     RegistrationRequest, ReprovisionMode, ReprovisionPolicy, ReprovisionTrigger,
 };
 use rehome::domain::allocation::{Member, Pool};
-use rehome::domain::attestation::DeviceKeys;
+use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, Identity};
 use rehome::domain::transfer::{
     Call, Effect, Enrolled, EnrollmentFacts, Facts, HubFacts, Look, Record, Room, Step,
@@ -139,7 +139,7 @@ impl Stage {
             initial_twin: None,
             edge: false,
             proceed_without_source: false,
-            keys,
+            credential: DeviceCredential::Keys(keys),
             fingerprint: "A".into(),
         });
     }
@@ -180,7 +180,7 @@ impl Stage {
         let etag = self.next('e');
         let body = json!({"deviceId": "press-7", "generationId": id, "etag": etag,
             "status": if on { "enabled" } else { "disabled" }, "statusReason": reason,
-            "authentication": Credential::Keys(keys('E')).authentication()});
+            "authentication": Credential::Attested(DeviceCredential::Keys(keys('E'))).authentication()});
         self.hub(hub).identity = Identity::from_json(body.as_object().cloned().unwrap()).ok();
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,11 +23,25 @@ pub(crate) async fn dial(
     address: std::net::SocketAddr,
     names_itself: bool,
 ) -> TlsStream<TcpStream> {
+    dial_with(sockets, address, names_itself, None).await
+}
+
+/// Certificates, leaf first, and the leaf's key.
+pub(crate) type ClientIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+pub(crate) async fn dial_with(
+    sockets: &Sockets,
+    address: std::net::SocketAddr,
+    names_itself: bool,
+    identity: Option<ClientIdentity>,
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(sockets.certificate.clone()).unwrap();
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
+        None => config.with_no_client_auth(),
+    };
     config.enable_sni = names_itself;
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -56,6 +70,14 @@ impl Https {
     pub(crate) async fn open(sockets: &Arc<Sockets>) -> Self {
         Self {
             stream: dial(sockets, sockets.https, true).await,
+            _server: sockets.clone(),
+        }
+    }
+
+    /// With a client certificate.
+    pub(crate) async fn open_as(sockets: &Arc<Sockets>, identity: Option<ClientIdentity>) -> Self {
+        Self {
+            stream: dial_with(sockets, sockets.https, true, identity).await,
             _server: sockets.clone(),
         }
     }

@@ -14,3 +14,4 @@ mod mqtt_websocket;
 mod problems;
 mod stage;
 mod tunnel;
+mod x509;

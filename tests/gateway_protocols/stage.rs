@@ -294,6 +294,11 @@ impl Stage {
     pub(crate) fn enroll(&self, name: &str, spec: &Value) {
         let mut spec = spec.clone();
         spec["attestation"] = json!({ "symmetricKey": { "secretRef": { "name": "keys" } } });
+        self.enroll_as(name, &spec);
+    }
+
+    /// Adds an Enrollment with that attestation and all.
+    pub(crate) fn enroll_as(&self, name: &str, spec: &Value) {
         let object: Enrollment = serde_json::from_value(json!({
             "apiVersion": "rehome.dev/v1alpha1",
             "kind": "Enrollment",

@@ -12,7 +12,7 @@ use rehome::api::v1alpha1::{
     TransferSource, TransferTarget,
 };
 use rehome::domain::allocation::{Member, Pool};
-use rehome::domain::attestation::DeviceKeys;
+use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, Identity, Mark};
 use rehome::domain::transfer::{
     Call as RealCall, Enrolled, EnrollmentFacts, Facts, HubFacts, Look, Room, Step, Surroundings,
@@ -211,7 +211,7 @@ impl Bridge {
             initial_twin: None,
             edge: false,
             proceed_without_source: q.proceed,
-            keys: self.keys.clone(),
+            credential: DeviceCredential::Keys(self.keys.clone()),
             fingerprint: FINGERPRINT.into(),
         }))
     }
@@ -443,7 +443,7 @@ impl Bridge {
 
     fn identity(&self, id: &Id) -> Identity {
         let keys = if id.ours {
-            Credential::Keys(self.keys.clone()).authentication()
+            Credential::Attested(DeviceCredential::Keys(self.keys.clone())).authentication()
         } else {
             json!({"type": "sas", "symmetricKey": {"primaryKey": "eA==", "secondaryKey": "eA=="}})
         };

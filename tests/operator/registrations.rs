@@ -20,7 +20,7 @@ impl World {
             primary: PRIMARY.parse().unwrap(),
             secondary: SECONDARY.parse().unwrap(),
         };
-        let keys = rehome::domain::attestation::Attestation::Group(group).keys_for(&parsed);
+        let keys = rehome::domain::attestation::SharedKeys::Group(group).keys_for(&parsed);
         let _: DeviceRegistration = self
             .create_as_gateway(json!({
                 "apiVersion": "rehome.dev/v1alpha1", "kind": "DeviceRegistration",

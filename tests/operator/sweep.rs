@@ -25,7 +25,7 @@ use rehome::controller::hub;
 use rehome::controller::hub_clients::TransportFactory;
 use rehome::controller::sweep::Sweep;
 use rehome::controller::triggers::Triggers;
-use rehome::domain::attestation::DeviceKeys;
+use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, Mark, NewIdentity};
 use rehome::domain::twin::{Content, Metadata};
 use rehome::hub::Hub;
@@ -193,10 +193,10 @@ impl World {
         let new = NewIdentity {
             device_id: device.into(),
             mark: Mark::new(registration, "transfer"),
-            credential: Credential::Keys(DeviceKeys {
+            credential: Credential::Attested(DeviceCredential::Keys(DeviceKeys {
                 primary: PRIMARY.parse().unwrap(),
                 secondary: SECONDARY.parse().unwrap(),
-            }),
+            })),
             edge: false,
             content: Content::default(),
             versions: None,

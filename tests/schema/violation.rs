@@ -175,8 +175,8 @@ pub(crate) fn at_the_limit(rule: &Rule, place: &Place, valid: &Value) -> Option<
     Some(place.merge(valid, &limit))
 }
 
-/// A text cut or drawn out to `size` by repeating it, a URL by repeating its host, or a list of
-/// `size` different texts.
+/// A text cut or drawn out to `size` by repeating it, a URL by repeating its host, a certificate
+/// within its body, or a list of `size` different texts.
 fn sized(value: &Value, size: usize) -> Value {
     if let Value::Array(items) = value {
         let first = items[0].as_str().unwrap();
@@ -185,6 +185,16 @@ fn sized(value: &Value, size: usize) -> Value {
     let text = value
         .as_str()
         .unwrap_or_else(|| panic!("{value} has no size"));
+    if let Some((body, end)) = text.split_once("-----END") {
+        let end = format!("-----END{end}");
+        let body_size = size.saturating_sub(end.len());
+        let body: String = body
+            .chars()
+            .chain(std::iter::repeat('A'))
+            .take(body_size)
+            .collect();
+        return format!("{body}{end}").into();
+    }
     let repeated = text.rsplit('/').next().unwrap_or_default();
     text.chars()
         .chain(repeated.chars().cycle())

@@ -8,6 +8,7 @@ mod stage;
 use std::time::{Duration, Instant};
 
 use rehome::api::v1alpha1::{DeviceRegistration, RegistrationState};
+use rehome::domain::attestation::DeviceCredential;
 use rehome_testing::{expect_ok, show};
 
 use stage::{HOSTS, Stage, Writes};
@@ -124,7 +125,7 @@ async fn check(stage: &Stage, acknowledged: &[(String, String)]) {
             let identity = identity.unwrap();
             assert!(identity.enabled, "{identity:?}");
             assert!(
-                identity.has_keys(&stage.keys(device)),
+                identity.has_credential(&DeviceCredential::Keys(stage.keys(device))),
                 "{device} has other keys"
             );
         }

@@ -141,6 +141,10 @@ reasons! {
     SecretInvalid,
     /// A Secret serves an `IoTHub` and may not serve attestation too.
     SecretIsHubCredential,
+    /// A certificate of the Enrollment cannot be used.
+    CertificateInvalid,
+    /// Possession of an authority's key is not proven.
+    CertificateUnverified,
     /// Hub: the connection cannot be set up as the spec says.
     ConnectionInvalid,
     /// Something of the device may be left at a hub.

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::AttestationSpec;
+
 /// Who may provision, and to which hubs.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -63,6 +65,7 @@ use serde_json::{Map, Value};
     validation = Rule::new("has(self.individual) != has(self.group)").message("set exactly one of individual (one device) and group (many devices)"),
     validation = Rule::new("has(self.group) == has(oldSelf.group)").message("an individual Enrollment cannot become a group or the other way round; create another Enrollment"),
     validation = Rule::new("!has(self.maxRegistrations) || has(self.group)").message("maxRegistrations is for groups; an individual Enrollment has one registration"),
+    validation = Rule::new("!has(self.attestation.x509) || has(self.attestation.x509.clientCertificates) == has(self.individual)").message("an individual Enrollment takes x509.clientCertificates, a group x509.signingCertificates"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentSpec {
@@ -139,43 +142,6 @@ pub struct IndividualSpec {
 /// Many devices, told apart by registration id.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 pub struct GroupSpec {}
-
-/// How a device proves who it is.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct AttestationSpec {
-    /// Shared keys: an individual's own, or a group's from which each device's are derived.
-    pub symmetric_key: SymmetricKeySpec,
-}
-
-/// Symmetric key attestation.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct SymmetricKeySpec {
-    /// Secret in the same namespace, labelled `rehome.dev/attestation=true`, that holds the keys.
-    pub secret_ref: SymmetricKeySecretRef,
-}
-
-/// Where the two keys are. One Secret may hold the keys of many Enrollments.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(validation = Rule::new("(has(self.primaryKey) ? self.primaryKey : 'primaryKey') != (has(self.secondaryKey) ? self.secondaryKey : 'secondaryKey')").message("primaryKey and secondaryKey must name two different keys of the Secret"))]
-#[serde(rename_all = "camelCase")]
-pub struct SymmetricKeySecretRef {
-    /// Name of the Secret.
-    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("name must be a Secret's name: lower-case letters, digits, - and ."))]
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// Data key of the primary key (base64 of 16 to 64 bytes); `primaryKey` when absent.
-    #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("primaryKey must be a data key of the Secret: letters, digits and - . _"))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub primary_key: Option<String>,
-    /// Data key of the secondary key; `secondaryKey` when absent.
-    #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("secondaryKey must be a data key of the Secret: letters, digits and - . _"))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub secondary_key: Option<String>,
-}
 
 /// Whether an Enrollment accepts registrations: `Enabled` or `Disabled`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -305,10 +271,36 @@ pub struct EnrollmentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["hub".into()]))]
     pub hubs: Vec<HubCount>,
+    /// The certificates of the spec as they were read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub certificates: Vec<CertificateStatus>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A certificate of an Enrollment.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// `primary` or `secondary`.
+    pub name: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its thumbprint: SHA-256 in hex.
+    pub sha256_thumbprint: String,
+    /// When its validity begins.
+    pub not_before: String,
+    /// When its validity ends.
+    pub not_after: String,
+    /// Of an authority: whether possession of its key is proven. Until then it vouches for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<bool>,
+    /// Of an authority: common name of the certificate that proves possession of its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_code: Option<String>,
 }
 
 /// Registrations of an Enrollment, by state.
@@ -343,18 +335,6 @@ impl EnrollmentSpec {
     /// Whether registrations are refused.
     pub fn is_disabled(&self) -> bool {
         self.provisioning_status == Some(ProvisioningStatus::Disabled)
-    }
-}
-
-impl SymmetricKeySecretRef {
-    /// Data key of the primary key.
-    pub fn primary_key(&self) -> &str {
-        self.primary_key.as_deref().unwrap_or("primaryKey")
-    }
-
-    /// Data key of the secondary key.
-    pub fn secondary_key(&self) -> &str {
-        self.secondary_key.as_deref().unwrap_or("secondaryKey")
     }
 }
 

@@ -1,16 +1,21 @@
 //! `rehome.dev/v1alpha1`: `IoTHub`, `Enrollment` and `DeviceRegistration`.
 
+mod attestation;
 mod conditions;
 mod enrollment;
 mod hub;
 mod registration;
 
+pub use attestation::{
+    AttestationSpec, ClientCertificates, SigningCertificates, SymmetricKeySecretRef,
+    SymmetricKeySpec, Verification, X509Spec,
+};
 pub use conditions::{ConditionType, Reason, is_true, settle};
 pub use enrollment::{
-    AllocationPolicy, AllocationSpec, AttestationSpec, Capabilities, DeletionPolicy, Enrollment,
+    AllocationPolicy, AllocationSpec, Capabilities, CertificateStatus, DeletionPolicy, Enrollment,
     EnrollmentSpec, EnrollmentStatus, GroupSpec, HubCount, IndividualSpec, InitialTwin,
     InitialTwinProperties, ProvisioningStatus, RegistrationCounts, ReprovisionPolicy,
-    SourceUnreachable, SymmetricKeySecretRef, SymmetricKeySpec,
+    SourceUnreachable,
 };
 pub use hub::{
     ConnectionSpec, ExistingDevices, HubAllocationSpec, IoTHub, IoTHubSpec, IoTHubStatus,

@@ -1,5 +1,7 @@
 //! From what the API server holds to the facts of a decision.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource as _, ResourceExt as _};
@@ -10,7 +12,7 @@ use crate::api::v1alpha1::{
     RESTORED_AT_ANNOTATION, SourceUnreachable, is_true,
 };
 use crate::domain::allocation::Pool;
-use crate::domain::attestation::{Attestation, fingerprint};
+use crate::domain::attestation::Attestation;
 use crate::domain::ids::{ApiVersion, RegistrationId};
 use crate::domain::transfer::{Enrolled, EnrollmentFacts, HubFacts};
 
@@ -44,23 +46,15 @@ impl Pass {
             .registration_id
             .parse()
             .map_err(|error| format!("{error}"))?;
-        let secret = &spec.attestation.symmetric_key.secret_ref.name;
-        let data = self.ctx.secret(&self.namespace, secret);
-        let data = data.as_deref().ok_or_else(|| {
-            format!("Secret {secret} of Enrollment {name} does not exist; create it")
-        })?;
-        if !is_for_attestation(data) {
-            return Err(format!(
-                "Secret {secret} of Enrollment {name} is not labelled {ATTESTATION_LABEL}=true; \
-                 label it to allow its use"
-            ));
-        }
-        let nothing = std::collections::BTreeMap::new();
-        let attestation = Attestation::from_secret(spec, data.data.as_ref().unwrap_or(&nothing))
-            .map_err(|error| format!("Secret {secret} of Enrollment {name}: {error}"))?;
+        let attestation = self.attestation(enrollment)?;
         let request = self.object.spec.request.as_ref();
-        let attested = request.and_then(|request| attestation.keys_of(&id, &request.credential));
-        let keys = attested.unwrap_or_else(|| attestation.keys_for(&id));
+        let attested = request.map(|request| request.credential.as_str());
+        let credential = attestation.credential_of(&id, attested).ok_or_else(|| {
+            format!(
+                "the last request did not present a certificate, which Enrollment {name} wants; \
+                 the device has to register again"
+            )
+        })?;
         let sticky_api = request
             .and_then(|request| request.api_version.parse::<ApiVersion>().ok())
             .is_some_and(|version| version.is_sticky());
@@ -80,9 +74,31 @@ impl Pass {
                 .capabilities
                 .is_some_and(|capabilities| capabilities.iot_edge),
             proceed_without_source: spec.source_unreachable == Some(SourceUnreachable::Proceed),
-            fingerprint: fingerprint(&id, &keys),
-            keys,
+            fingerprint: credential.fingerprint(&id),
+            credential,
         })
+    }
+
+    fn attestation(&self, enrollment: &Enrollment) -> Result<Attestation, String> {
+        let (spec, name) = (&enrollment.spec, enrollment.name_any());
+        let uid = enrollment.uid().unwrap_or_default();
+        let nothing = BTreeMap::new();
+        let Some(secret) = spec.attestation.secret() else {
+            return Attestation::read(spec, &uid, &nothing)
+                .map_err(|error| format!("Enrollment {name}: {error}"));
+        };
+        let data = self.ctx.secret(&self.namespace, secret);
+        let data = data.as_deref().ok_or_else(|| {
+            format!("Secret {secret} of Enrollment {name} does not exist; create it")
+        })?;
+        if !is_for_attestation(data) {
+            return Err(format!(
+                "Secret {secret} of Enrollment {name} is not labelled {ATTESTATION_LABEL}=true; \
+                 label it to allow its use"
+            ));
+        }
+        Attestation::read(spec, &uid, data.data.as_ref().unwrap_or(&nothing))
+            .map_err(|error| format!("Secret {secret} of Enrollment {name}: {error}"))
     }
 
     /// Every hub of the namespace.

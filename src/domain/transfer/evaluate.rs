@@ -175,13 +175,13 @@ fn stay(
         if f.status.generation_id.as_ref() != Some(&identity.generation_id) {
             return lost(f);
         }
-        if !identity.has_keys(&enrolled.keys) {
+        if !identity.has_credential(&enrolled.credential) {
             return Ok(Effect::live(
                 home,
                 Call::Update(IdentityChange {
                     enabled: identity.enabled,
                     reason: identity.reason.clone(),
-                    credential: Some(Credential::Keys(enrolled.keys.clone())),
+                    credential: Some(Credential::Attested(enrolled.credential.clone())),
                 }),
             ));
         }

@@ -10,7 +10,7 @@ use crate::api::v1alpha1::{
     RegistrationRequest, ReprovisionPolicy,
 };
 use crate::domain::allocation::Pool;
-use crate::domain::attestation::DeviceKeys;
+use crate::domain::attestation::DeviceCredential;
 use crate::domain::identity::Identity;
 use crate::domain::twin::Twin;
 
@@ -95,9 +95,9 @@ pub struct Enrolled {
     pub edge: bool,
     /// Whether a move goes on when its source cannot be reached.
     pub proceed_without_source: bool,
-    /// The device's keys at its hub.
-    pub keys: DeviceKeys,
-    /// Their fingerprint.
+    /// What the device has at its hub.
+    pub credential: DeviceCredential,
+    /// Its fingerprint.
     pub fingerprint: String,
 }
 

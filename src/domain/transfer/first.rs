@@ -85,7 +85,7 @@ pub(super) fn new_identity(f: &Facts<'_>, enrolled: &Enrolled, id: &str) -> NewI
     NewIdentity {
         device_id: device_id(f, enrolled),
         mark: Mark::new(f.uid, id),
-        credential: Credential::Keys(enrolled.keys.clone()),
+        credential: Credential::Attested(enrolled.credential.clone()),
         edge: enrolled.edge,
         content: Content::initial(enrolled.initial_twin.as_ref()),
         versions: None,
@@ -141,9 +141,8 @@ fn found(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, id: &str, identity: &
     if f.is_leftover(identity, id) {
         return Effect::live(hub, Call::Delete);
     }
-    let keys = &enrolled.keys;
-    let has_keys = identity.has_keys(keys);
-    if identity.is_marked_by(f.uid) && has_keys {
+    let has_credential = identity.has_credential(&enrolled.credential);
+    if identity.is_marked_by(f.uid) && has_credential {
         return done(f, enrolled, hub, identity);
     }
     if let Some(owner) = owner(f, enrolled, hub, identity) {
@@ -163,7 +162,7 @@ fn found(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, id: &str, identity: &
         );
         return f.failed(DEVICE_ID_TAKEN, Reason::ExistingDeviceRefused, message);
     }
-    if !identity.enabled && has_keys {
+    if !identity.enabled && has_credential {
         return done(f, enrolled, hub, identity);
     }
     // A device that its operator disabled stays disabled, with the operator's reason.
@@ -178,7 +177,7 @@ fn found(f: &Facts<'_>, enrolled: &Enrolled, hub: &HubRef, id: &str, identity: &
     } else {
         Some(adopted())
     };
-    let credential = Some(Credential::Keys(keys.clone()));
+    let credential = Some(Credential::Attested(enrolled.credential.clone()));
     Effect::live(
         hub,
         Call::Update(IdentityChange {

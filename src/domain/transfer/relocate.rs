@@ -157,7 +157,7 @@ fn obstacle(
 fn create(f: &Facts<'_>, t: &Transfer, source: Option<&Identity>, from: &Source<'_>) -> Step {
     let content = from.content().clone();
     let credential = match (f.enrolled(), source) {
-        (Some(enrolled), _) => Credential::Keys(enrolled.keys.clone()),
+        (Some(enrolled), _) => Credential::Attested(enrolled.credential.clone()),
         // The Enrollment went while the move was open: the device keeps what it has.
         (None, Some(source)) => match source.body().get("authentication") {
             Some(authentication) => Credential::Copied(authentication.clone()),
@@ -537,7 +537,7 @@ impl Facts<'_> {
     pub(super) fn credential_at(&self, identity: Option<&Identity>) -> Option<String> {
         let (enrolled, identity) = (self.enrolled()?, identity?);
         identity
-            .has_keys(&enrolled.keys)
+            .has_credential(&enrolled.credential)
             .then(|| enrolled.fingerprint.clone())
     }
 }

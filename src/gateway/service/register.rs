@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::attest::Attested;
 use super::{Answer, Caller, Service, asker, trouble};
 use crate::api::v1alpha1::EnrollmentRef;
-use crate::domain::attestation::fingerprint;
 use crate::domain::ids::OperationId;
 use crate::domain::policy::Rule;
 use crate::gateway::body::Body;
@@ -76,7 +75,7 @@ impl<R: Registrations> Service<R> {
         let Attested {
             namespace,
             enrolled,
-            keys,
+            credential,
         } = attested;
         let sticky = caller.api_version.is_sticky();
         Asked {
@@ -89,7 +88,7 @@ impl<R: Registrations> Service<R> {
             disabled: enrolled.spec.is_disabled(),
             rule: Rule::new(enrolled.spec.reprovision_policy, sticky),
             pool: self.tenants.pool(namespace, enrolled),
-            credential: fingerprint(&caller.id, keys),
+            credential: credential.fingerprint(&caller.id),
             payload_digest: body.payload_digest,
         }
     }
@@ -154,7 +153,7 @@ impl<R: Registrations> Service<R> {
             .as_ref()
             .map_or("", |request| request.operation_id.as_str());
         let group = self.group(namespace, record);
-        let asker = asker(caller, group.as_deref());
+        let asker = asker(caller, group.as_ref());
         let shown = if must_poll(caller) {
             None
         } else {

@@ -1,4 +1,4 @@
-//! Whether a device is who it says it is. Symmetric keys; pure computation.
+//! Symmetric keys, and the tokens signed with them.
 //!
 //! Behaviour of the Azure page "Symmetric key attestation in DPS": an individual enrollment's keys
 //! are the device's own; a group's keys derive one for each registration id. The group's keys
@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -16,12 +15,10 @@ use zeroize::Zeroizing;
 
 use k8s_openapi::ByteString;
 
-use super::ids::{IdScope, RegistrationId};
-use super::sas::SasToken;
-use crate::api::v1alpha1::EnrollmentSpec;
-
-/// How long after its expiry a token still counts, so that devices' clocks need not be exact.
-pub const DEFAULT_SKEW: Duration = Duration::from_mins(5);
+use super::{Claim, Refusal, Unusable};
+use crate::api::v1alpha1::SymmetricKeySecretRef;
+use crate::domain::ids::RegistrationId;
+use crate::domain::sas::SasToken;
 
 /// A symmetric key: 16 to 64 bytes, written as base64. Never shown by `Debug`; wiped when dropped.
 #[derive(Clone)]
@@ -49,7 +46,7 @@ impl SymmetricKey {
         Zeroizing::new(hmac::sign(&self.hmac(), text).as_ref().to_vec())
     }
 
-    pub(super) fn hmac(&self) -> hmac::Key {
+    pub(in crate::domain) fn hmac(&self) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &self.0)
     }
 }
@@ -101,53 +98,23 @@ pub fn fingerprint(id: &RegistrationId, keys: &DeviceKeys) -> String {
     let text = format!("rehome credential v1\n{}\n", id.canonical());
     let mut message = text.as_bytes().to_vec();
     message.extend_from_slice(&keys.secondary.mac(text.as_bytes()));
-    super::hex(&keys.primary.mac(&message)[..16])
+    crate::domain::hex(&keys.primary.mac(&message)[..16])
 }
 
-/// What an enrollment knows of its devices.
+/// What an enrollment shares with its devices.
 #[derive(Clone, Debug)]
-pub enum Attestation {
+pub enum SharedKeys {
     /// The keys of one device.
     Individual(KeyPair),
     /// The keys from which those of every device are derived.
     Group(KeyPair),
 }
 
-/// What came of an attestation.
-#[derive(Clone, Debug)]
-pub enum Verdict {
-    /// The device holds one of its keys.
-    Accepted {
-        /// Both of its keys, for its hub.
-        keys: DeviceKeys,
-    },
-    /// No key of the enrollment signed the token.
-    WrongKey,
-    /// The token is no longer valid.
-    Expired,
-    /// The token is for another device or another ID scope.
-    WrongScope,
-}
-
-/// A device's claim: who it says it is, and the token that is to prove it.
-#[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
-    /// The token.
-    pub token: &'a SasToken,
-    /// The ID scope it registers in.
-    pub scope: &'a IdScope,
-    /// Who it says it is, in its own spelling.
-    pub id: &'a RegistrationId,
-    /// Unix seconds.
-    pub now: u64,
-    /// How long after its expiry the token still counts.
-    pub skew: Duration,
-}
-
 impl Claim<'_> {
-    /// Whether the token is for this device, here, now; says nothing about who signed it.
-    pub fn check_terms(&self) -> Result<(), Verdict> {
-        let mut segments = self.token.resource().split('/');
+    /// The token, if it is for this device, here, now; says nothing about who signed it.
+    pub fn token_on_its_terms(&self) -> Result<&SasToken, Refusal> {
+        let token = self.token.ok_or(Refusal::NoToken)?;
+        let mut segments = token.resource().split('/');
         let expected = [self.scope.canonical(), "registrations", self.id.canonical()];
         let same = expected.iter().all(|part| {
             segments
@@ -155,34 +122,24 @@ impl Claim<'_> {
                 .is_some_and(|said| said.eq_ignore_ascii_case(part))
         });
         if !same || segments.next().is_some() {
-            return Err(Verdict::WrongScope);
+            return Err(Refusal::WrongScope);
         }
-        if self.token.is_expired(self.now, self.skew) {
-            return Err(Verdict::Expired);
+        if token.is_expired(self.now, self.skew) {
+            return Err(Refusal::Expired);
         }
-        Ok(())
+        Ok(token)
     }
 }
 
-/// A Secret that does not hold what an Enrollment says. Does not repeat what it holds.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("data key {key}: {problem}")]
-pub struct InvalidSecret {
-    /// The data key.
-    pub key: String,
-    /// What is wrong with its value, and what to do.
-    pub problem: String,
-}
-
-impl Attestation {
+impl SharedKeys {
     /// Reads the keys that an Enrollment refers to from its Secret's data.
     pub fn from_secret(
-        spec: &EnrollmentSpec,
+        wanted: &SymmetricKeySecretRef,
+        individual: bool,
         data: &BTreeMap<String, ByteString>,
-    ) -> Result<Self, InvalidSecret> {
-        let wanted = &spec.attestation.symmetric_key.secret_ref;
+    ) -> Result<Self, Unusable> {
         let read = |key: &str| {
-            let invalid = |problem: String| InvalidSecret {
+            let invalid = |problem: String| Unusable::Secret {
                 key: key.to_owned(),
                 problem,
             };
@@ -198,7 +155,7 @@ impl Attestation {
             primary: read(wanted.primary_key())?,
             secondary: read(wanted.secondary_key())?,
         };
-        Ok(if spec.individual.is_some() {
+        Ok(if individual {
             Self::Individual(keys)
         } else {
             Self::Group(keys)
@@ -214,17 +171,13 @@ impl Attestation {
     }
 
     /// Judges a claim. Every key is tried, and each comparison takes constant time.
-    pub fn evaluate(&self, claim: &Claim<'_>) -> Verdict {
-        if let Err(verdict) = claim.check_terms() {
-            return verdict;
-        }
+    pub fn evaluate(&self, claim: &Claim<'_>) -> Result<DeviceKeys, Refusal> {
+        let token = claim.token_on_its_terms()?;
         let signed = |keys: &DeviceKeys| {
-            claim.token.is_signed_by(&keys.primary) | claim.token.is_signed_by(&keys.secondary)
+            token.is_signed_by(&keys.primary) | token.is_signed_by(&keys.secondary)
         };
-        match self.candidates(claim.id).into_iter().find(signed) {
-            Some(keys) => Verdict::Accepted { keys },
-            None => Verdict::WrongKey,
-        }
+        let mut candidates = self.candidates(claim.id).into_iter();
+        candidates.find(signed).ok_or(Refusal::WrongKey)
     }
 
     /// The keys that belong to that fingerprint, if this attestation still has them. This is how
@@ -258,5 +211,5 @@ fn derive_pair(group: &KeyPair, spelling: &str) -> DeviceKeys {
 }
 
 #[cfg(test)]
-#[path = "attestation_tests.rs"]
+#[path = "symmetric_key_tests.rs"]
 mod tests;
