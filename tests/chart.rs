@@ -262,6 +262,31 @@ async fn the_gateway_never_mounts_the_controllers_token() {
 }
 
 #[tokio::test]
+async fn r24_the_service_has_exactly_the_ports_that_sdks_hard_wire() {
+    for (name, values) in variants() {
+        let objects = render_chart(&values).await.unwrap();
+        let pod = pod_of(deployment(&objects)).spec.unwrap();
+        let gateway = &pod.init_containers.as_ref().unwrap()[0];
+        let named: BTreeSet<_> = gateway
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| port.name.as_deref())
+            .collect();
+        let mut services = of_kind(&objects, "Service");
+        let ports = services.next().unwrap()["spec"]["ports"].clone();
+        assert!(services.next().is_none(), "{name}");
+        let ports = ports.as_array().unwrap();
+        let numbers: BTreeSet<_> = ports.iter().filter_map(|it| it["port"].as_u64()).collect();
+        assert_eq!(numbers, BTreeSet::from([443, 5671, 8883]), "{name}");
+        for port in ports {
+            let target = port["targetPort"].as_str().unwrap();
+            assert!(named.contains(target), "{name}: {target}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_program_knows_the_arguments_that_the_chart_gives_it() {
     let networks = json!({ "unlimitedNetworks": ["198.51.100.0/24", "2001:db8::/32"],
                            "proxyProtocolFrom": ["10.0.0.0/8"] });

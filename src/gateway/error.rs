@@ -89,6 +89,22 @@ impl Problem {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// The condition of an AMQP error. Node maps these to its kinds of errors, and repeats a request
+    /// for two of them: the throttled and the internal.
+    pub fn condition(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_)
+            | Self::UnknownPath
+            | Self::MethodNotAllowed
+            | Self::TooLarge(_) => "com.microsoft:argument-error",
+            Self::Unauthorized(_) | Self::WrongKey => "amqp:unauthorized-access",
+            Self::NotEnrolled | Self::NotRegistered | Self::UnknownOperation => "amqp:not-found",
+            Self::QuotaExceeded => "amqp:resource-limit-exceeded",
+            Self::Throttled => "com.microsoft:device-container-throttled",
+            Self::Unavailable | Self::Internal => "amqp:internal-error",
+        }
+    }
+
     /// Seconds after which the same request may succeed; none when it never will.
     pub fn retry_after(&self) -> Option<u32> {
         match self {

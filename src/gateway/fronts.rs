@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::amqp::{AmqpFront, AmqpLimits};
 use super::http::{self, ConnectionLimits};
 use super::mqtt::{MqttFront, MqttLimits};
 use super::registrations::Registrations;
@@ -23,6 +24,15 @@ pub struct Fronts<R> {
     pub acceptor: Arc<Acceptor>,
     pub http: ConnectionLimits,
     pub mqtt: MqttLimits,
+    pub amqp: AmqpLimits,
+}
+
+/// Where devices connect.
+pub struct Listeners {
+    /// HTTPS, and MQTT and AMQP over WebSocket.
+    pub https: TcpListener,
+    pub mqtt: TcpListener,
+    pub amqp: TcpListener,
 }
 
 /// The connections that are being served.
@@ -45,15 +55,16 @@ impl<R: Registrations> Fronts<R> {
     pub fn listen(
         &self,
         parts: &mut JoinSet<()>,
-        https: TcpListener,
-        mqtt: TcpListener,
+        listeners: Listeners,
         stop: &watch::Receiver<bool>,
     ) -> Result<Served, rustls::Error> {
+        let Listeners { https, mqtt, amqp } = listeners;
         let (serving, served) = mpsc::channel(1);
         let config = server_config(self.certificates.clone(), &["http/1.1"])?;
         let devices = Devices {
             service: self.service.clone(),
             mqtt: Arc::new(MqttFront::new(self.service.clone(), self.mqtt)),
+            amqp: Arc::new(AmqpFront::new(self.service.clone(), self.amqp)),
             http: self.http,
             stop: stop.clone(),
             serving,
@@ -65,11 +76,17 @@ impl<R: Registrations> Fronts<R> {
                 .run(https, config, serve, stopped(stop.clone())),
         );
         let config = server_config(self.certificates.clone(), &[])?;
-        let serve = devices.on_mqtt();
+        let serve = devices.clone().on_mqtt();
         parts.spawn(
             self.acceptor
                 .clone()
-                .run(mqtt, config, serve, stopped(stop.clone())),
+                .run(mqtt, config.clone(), serve, stopped(stop.clone())),
+        );
+        let serve = devices.on_amqp();
+        parts.spawn(
+            self.acceptor
+                .clone()
+                .run(amqp, config, serve, stopped(stop.clone())),
         );
         Ok(Served(served))
     }
@@ -82,6 +99,7 @@ type Serve = BoxFuture<'static, ()>;
 struct Devices<R> {
     service: Arc<Service<R>>,
     mqtt: Arc<MqttFront<R>>,
+    amqp: Arc<AmqpFront<R>>,
     http: ConnectionLimits,
     stop: watch::Receiver<bool>,
     serving: mpsc::Sender<()>,
@@ -92,6 +110,7 @@ impl<R> Clone for Devices<R> {
         Self {
             service: self.service.clone(),
             mqtt: self.mqtt.clone(),
+            amqp: self.amqp.clone(),
             http: self.http,
             stop: self.stop.clone(),
             serving: self.serving.clone(),
@@ -118,6 +137,16 @@ impl<R: Registrations> Devices<R> {
         }
     }
 
+    fn on_amqp(self) -> impl Fn(Accepted) -> Serve + Clone {
+        move |Accepted { stream, peer }| {
+            let this = self.clone();
+            Box::pin(async move {
+                let stop = this.stop.clone();
+                this.amqp.serve(stream, Protocol::Amqp, &peer, stop).await;
+            })
+        }
+    }
+
     /// One connection that begins as HTTPS.
     async fn https(&self, stream: Stream, peer: Peer, router: Router) {
         let (address, peer) = (peer.address, Arc::new(peer));
@@ -135,9 +164,17 @@ impl<R: Registrations> Devices<R> {
             }
         };
         drop(counted);
-        if let Some((Subprotocol::Mqtt, socket)) = socket {
-            let (protocol, stop) = (Protocol::MqttWebSocket, self.stop.clone());
-            self.mqtt.serve(socket, protocol, &peer, stop).await;
+        let stop = self.stop.clone();
+        match socket {
+            None => {}
+            Some((Subprotocol::Mqtt, socket)) => {
+                let protocol = Protocol::MqttWebSocket;
+                self.mqtt.serve(socket, protocol, &peer, stop).await;
+            }
+            Some((Subprotocol::Amqp, socket)) => {
+                let protocol = Protocol::AmqpWebSocket;
+                self.amqp.serve(socket, protocol, &peer, stop).await;
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::wire::websocket::{self, Handover, Subprotocol};
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 /// What may be spoken over WebSocket.
-const SPOKEN: &[Subprotocol] = &[Subprotocol::Mqtt];
+const SPOKEN: &[Subprotocol] = &[Subprotocol::Mqtt, Subprotocol::Amqp];
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 

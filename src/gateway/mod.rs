@@ -1,14 +1,16 @@
-//! The gateway: the registration API for devices, over HTTPS, MQTT and MQTT over WebSocket.
+//! The gateway: the registration API for devices, over HTTPS, MQTT and AMQP, the latter two also over
+//! WebSocket.
 //!
 //! Owns what devices see of a registration, and `spec.request` of `DeviceRegistration`s. Speaks to
 //! devices and to the API server, never to a hub, and holds no hub credential.
 //!
 //! ```text
 //!   http ─┐                ┌─ attest ── Tenants (watched: Enrollments, Secrets, hubs, scopes)
-//!         ├─▶ Service ─────┼─ decide ── pure
-//!   mqtt ─┘   (no protocol)└─ Registrations ── Mirror (watched) + API server (writes)
+//!   mqtt ─┼─▶ Service ─────┼─ decide ── pure
+//!   amqp ─┘   (no protocol)└─ Registrations ── Mirror (watched) + API server (writes)
 //! ```
 
+pub mod amqp;
 pub mod body;
 pub mod decide;
 pub mod error;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
+use super::amqp::AmqpLimits;
 use super::http::ConnectionLimits;
 use super::limits::RequestLimits;
 use super::mqtt::MqttLimits;
@@ -20,13 +21,17 @@ use crate::wire::tls::AcceptLimits;
 /// Serve the registration API to devices.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Where devices reach the API over HTTPS; they expect port 443.
+    /// Where devices reach the API over HTTPS and WebSocket; they expect port 443.
     #[arg(long, env = "REHOME_HTTPS_LISTEN", default_value = "0.0.0.0:10443")]
     pub https_listen: SocketAddr,
 
     /// Where devices reach the API over MQTT with TLS; they expect port 8883.
     #[arg(long, env = "REHOME_MQTT_LISTEN", default_value = "0.0.0.0:8883")]
     pub mqtt_listen: SocketAddr,
+
+    /// Where devices reach the API over AMQP with TLS; they expect port 5671.
+    #[arg(long, env = "REHOME_AMQP_LISTEN", default_value = "0.0.0.0:5671")]
+    pub amqp_listen: SocketAddr,
 
     /// Plain HTTP for /livez, /readyz and /metrics.
     #[arg(long, env = "REHOME_HEALTH_LISTEN", default_value = "127.0.0.1:8081")]
@@ -124,6 +129,7 @@ pub(super) struct Bounds {
     pub(super) accept: AcceptLimits,
     pub(super) http: ConnectionLimits,
     pub(super) mqtt: MqttLimits,
+    pub(super) amqp: AmqpLimits,
     pub(super) settings: Settings,
 }
 

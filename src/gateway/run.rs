@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::fronts::{Fronts, stopped};
+use super::fronts::{Fronts, Listeners, stopped};
 use super::health;
 use super::metrics::Metrics;
 use super::mirror::Mirror;
@@ -83,8 +83,11 @@ async fn run_until(
 ) -> Result<(), RunError> {
     let certificates = Certificates::load(&options.tls_cert, &options.tls_key)?;
     // Bound before the cluster is asked: a port that is taken is said at once.
-    let https = bind("HTTPS", options.https_listen).await?;
-    let mqtt = bind("MQTT", options.mqtt_listen).await?;
+    let listeners = Listeners {
+        https: bind("HTTPS", options.https_listen).await?,
+        mqtt: bind("MQTT", options.mqtt_listen).await?,
+        amqp: bind("AMQP", options.amqp_listen).await?,
+    };
     let health_listener = bind("health", options.health_listen).await?;
     let metrics = Arc::new(Metrics::new(clock.clone()));
     let health = Arc::new(Health::new(clock.clone(), SILENCE));
@@ -103,7 +106,7 @@ async fn run_until(
         clock,
         stop,
     };
-    gateway.serve(&options, https, mqtt, &health, parts).await
+    gateway.serve(&options, listeners, &health, parts).await
 }
 
 /// Connects, once the token is there: in a pod the controller provides it, and starts later.
@@ -133,8 +136,7 @@ impl Gateway {
     async fn serve(
         self,
         options: &Options,
-        https: TcpListener,
-        mqtt: TcpListener,
+        listeners: Listeners,
         health: &Arc<Health>,
         mut parts: JoinSet<()>,
     ) -> Result<(), RunError> {
@@ -173,10 +175,14 @@ impl Gateway {
             acceptor: Acceptor::new(bounds.accept, surroundings),
             http: bounds.http,
             mqtt: bounds.mqtt,
+            amqp: bounds.amqp,
         };
-        let served = fronts.listen(&mut parts, https, mqtt, &self.stop)?;
+        let served = fronts.listen(&mut parts, listeners, &self.stop)?;
         tracing::info!(
-            https = %options.https_listen, mqtt = %options.mqtt_listen, "the gateway serves"
+            https = %options.https_listen,
+            mqtt = %options.mqtt_listen,
+            amqp = %options.amqp_listen,
+            "the gateway serves"
         );
         tokio::select! {
             () = stopped(self.stop.clone()) => {}

@@ -36,6 +36,8 @@ pub enum Protocol {
     Https,
     Mqtt,
     MqttWebSocket,
+    Amqp,
+    AmqpWebSocket,
 }
 
 impl Protocol {
@@ -45,6 +47,8 @@ impl Protocol {
             Self::Https => "https",
             Self::Mqtt => "mqtt",
             Self::MqttWebSocket => "mqtt-ws",
+            Self::Amqp => "amqp",
+            Self::AmqpWebSocket => "amqp-ws",
         }
     }
 }

@@ -208,11 +208,12 @@ impl Gateway {
         std::fs::write(&key, &issued.key_pem).unwrap();
         let here = loopback(1);
         let port = || free_port(here).unwrap();
-        let (https, mqtt, health) = (port(), port(), port());
+        let (https, mqtt, amqp, health) = (port(), port(), port(), port());
         let own = [
             "gateway".to_owned(),
             format!("--https-listen={here}:{https}"),
             format!("--mqtt-listen={here}:{mqtt}"),
+            format!("--amqp-listen={here}:{amqp}"),
             format!("--health-listen={here}:{health}"),
             format!("--tls-cert={}", cert.display()),
             format!("--tls-key={}", key.display()),

@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use crate::stage::{SCOPE, Sockets, token};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn dial(
     sockets: &Sockets,
@@ -321,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Mqtt<S> {
     }
 
     pub(crate) async fn next(&mut self) -> Said {
-        timeout(PATIENCE * 20, self.read())
+        timeout(PATIENCE * 7, self.read())
             .await
             .expect("the server says something")
     }

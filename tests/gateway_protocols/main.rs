@@ -6,12 +6,15 @@
 
 #![cfg(test)]
 
+mod amqp;
+mod amqp_device;
 mod device;
 mod https;
 mod mqtt;
 mod mqtt_reconnect;
 mod mqtt_websocket;
 mod problems;
+mod rules;
 mod stage;
 mod tunnel;
 mod x509;

@@ -1,16 +1,21 @@
-//! Everything that can go wrong, caused for real and seen through both front ends.
+//! Everything that can go wrong, caused for real and seen through all five front ends.
+
+use std::sync::Arc;
 
 use rehome::gateway::body::LARGEST;
 use rehome::gateway::error::Problem;
-
 use rehome::gateway::limits::{Rate, RequestLimits};
 use rehome::gateway::service::Settings;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, poll_path, register_path};
-use crate::stage::{Mood, SCOPE, Stage, device_key, signed, token};
+use crate::amqp_device::{Amqp, Ask as Message, Links, Rejection, Told};
+use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, dial, poll_path, register_path};
+use crate::stage::{Mood, SCOPE, Sockets, Stage, device_key, signed, token};
+use crate::tunnel::tunnel;
 
 const ID: &str = "device-001";
+const WEBSOCKET: &str = "/$iothub/websocket";
 
 /// What a device does to meet a problem.
 struct Cause {
@@ -23,6 +28,7 @@ struct Cause {
 enum Ask {
     Register(Vec<u8>),
     Poll(String),
+    Lookup,
     /// Only HTTPS can ask this.
     Line(String),
 }
@@ -47,12 +53,12 @@ fn cause(problem: &Problem) -> Cause {
                 None,
             );
         }
-        Problem::NotRegistered => {
-            ask = Ask::Line(format!(
-                "POST /{SCOPE}/registrations/{ID}?api-version=2019-03-31"
-            ));
+        Problem::NotRegistered => ask = Ask::Lookup,
+        Problem::UnknownOperation => {
+            ask = Ask::Poll("5.unknown".to_owned());
+            // One device asks through every front end.
+            settings.limits.poll.burst = 100;
         }
-        Problem::UnknownOperation => ask = Ask::Poll("5.unknown".to_owned()),
         Problem::UnknownPath => ask = Ask::Line("GET /nothing".to_owned()),
         Problem::MethodNotAllowed => {
             ask = Ask::Line(format!("DELETE {}", poll_path(ID, "5.x", "2019-03-31")));
@@ -83,8 +89,8 @@ fn cause(problem: &Problem) -> Cause {
     }
 }
 
-async fn over_https(cause: &Cause) -> (u16, Value, Option<String>) {
-    let mut device = Https::open(&cause.stage.listen().await).await;
+async fn over_https(cause: &Cause, sockets: &Arc<Sockets>) -> (u16, Value, Option<String>) {
+    let mut device = Https::open(sockets).await;
     if matches!(cause.ask, Ask::Register(_)) {
         // For the quota: somebody is there already.
         device.register("device-000", "{}").await;
@@ -99,6 +105,10 @@ async fn over_https(cause: &Cause) -> (u16, Value, Option<String>) {
             format!("GET {}", poll_path(ID, operation, "2019-03-31")),
             &b""[..],
         ),
+        Ask::Lookup => (
+            format!("POST /{SCOPE}/registrations/{ID}?api-version=2019-03-31"),
+            &b"{}"[..],
+        ),
         Ask::Line(line) => (line.clone(), &b"{}"[..]),
     };
     let reply = device
@@ -108,13 +118,16 @@ async fn over_https(cause: &Cause) -> (u16, Value, Option<String>) {
     (reply.status, reply.body, retry_after)
 }
 
-/// Topic and body; nothing when MQTT closes instead.
-async fn over_mqtt(cause: &Cause) -> Option<(String, Value)> {
+/// Topic and body; nothing where MQTT cannot ask that.
+async fn over_mqtt<S>(cause: &Cause, stream: S) -> Option<(String, Value)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let manner = Manner {
         password: Some(cause.token.clone()),
         ..Manner::of(ID)
     };
-    let mut device = Mqtt(cause.stage.mqtt());
+    let mut device = Mqtt(stream);
     device.send(&manner.packet_in(cause.scope)).await;
     assert_eq!(
         device.next().await,
@@ -130,40 +143,91 @@ async fn over_mqtt(cause: &Cause) -> Option<(String, Value)> {
             device.publish(0, topic, 0, body).await;
         }
         Ask::Poll(operation) => device.poll(0, "1", operation).await,
-        Ask::Line(_) => return None,
+        Ask::Lookup | Ask::Line(_) => return None,
     }
     Some(device.answer().await)
 }
 
+/// What becomes of the message; nothing where AMQP cannot ask that.
+async fn over_amqp<S>(cause: &Cause, stream: S, links: Links) -> Option<Result<Told, Rejection>>
+where
+    S: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
+{
+    let in_scope = |text: String| text.replace(SCOPE, cause.scope);
+    let links = Links {
+        login: Some((
+            in_scope(format!("{SCOPE}/registrations/{ID}")),
+            cause.token.clone(),
+        )),
+        address: in_scope(links.address),
+        ..links
+    };
+    let mut device = Amqp::open(stream, &links).await.unwrap();
+    let message = match &cause.ask {
+        Ask::Register(body) => Message::register(body),
+        Ask::Poll(operation) => Message::poll(operation),
+        Ask::Lookup => Message {
+            operation: "iotdps-get-registration",
+            ..Message::register(b"{}")
+        },
+        Ask::Line(_) => return None,
+    };
+    Some(device.try_ask(message).await)
+}
+
 #[tokio::test]
-async fn every_problem_reads_the_same_in_both_protocols() {
+async fn every_problem_reads_the_same_through_all_five_front_ends() {
     for problem in Problem::every() {
         let cause = cause(&problem);
-        let (status, body, retry_after) = over_https(&cause).await;
+        let sockets = cause.stage.listen().await;
+        let (status, body, retry_after) = over_https(&cause, &sockets).await;
         assert_eq!(status, problem.status().as_u16(), "{problem:?}: {body}");
         assert_eq!(body["errorCode"], problem.code(), "{problem:?}");
-        assert!(
-            body["timestampUtc"].as_str().unwrap().ends_with('Z'),
-            "{problem:?}"
-        );
+        let at = body["timestampUtc"].as_str().unwrap();
+        assert!(at.ends_with('Z'), "{problem:?}");
         let expected = problem.retry_after().map(|seconds| seconds.to_string());
         assert_eq!(retry_after, expected, "{problem:?}");
-
-        let Some((topic, said)) = over_mqtt(&cause).await else {
-            continue;
+        let same = |said: &Value| {
+            let members = |of: &Value| (of["errorCode"].clone(), of["message"].clone());
+            assert_eq!(members(said), members(&body), "{problem:?}");
+            // The Java SDK would take it for an answer.
+            assert!(said.get("operationId").is_none() && said.get("status").is_none());
         };
-        let retry_after = expected
+
+        let tcp = dial(&sockets, sockets.mqtt, true).await;
+        let tunnelled = tunnel(&sockets, WEBSOCKET, "mqtt", 8192).await;
+        let said = [
+            over_mqtt(&cause, tcp).await,
+            over_mqtt(&cause, tunnelled).await,
+        ];
+        let suffix = expected
             .map(|it| format!("&retry-after={it}"))
             .unwrap_or_default();
-        assert_eq!(
-            topic,
-            format!("$dps/registrations/res/{status}/?$rid=1{retry_after}")
-        );
-        assert_eq!(
-            (&said["errorCode"], &said["message"]),
-            (&body["errorCode"], &body["message"])
-        );
-        assert!(said.get("operationId").is_none() && said.get("status").is_none());
+        for (topic, said) in said.into_iter().flatten() {
+            let expected = format!("$dps/registrations/res/{status}/?$rid=1{suffix}");
+            assert_eq!(topic, expected);
+            same(&said);
+        }
+
+        let retry_after = problem.retry_after().map(|it| i32::try_from(it).unwrap());
+        let tcp = dial(&sockets, sockets.amqp, true).await;
+        let tunnelled = tunnel(&sockets, WEBSOCKET, "AMQPWSB10", 8192).await;
+        let said = [
+            over_amqp(&cause, tcp, Links::of(ID)).await,
+            over_amqp(&cause, tunnelled, Links::c(ID)).await,
+        ];
+        for rejected in said.into_iter().flatten() {
+            let rejection = rejected.unwrap_err();
+            assert_eq!(rejection.condition, problem.condition(), "{problem:?}");
+            assert_eq!(rejection.retry_after, [retry_after; 2], "{problem:?}");
+            same(&rejection.description);
+        }
+        let tcp = dial(&sockets, sockets.amqp, true).await;
+        if let Some(told) = over_amqp(&cause, tcp, Links::java(ID)).await {
+            let told = told.unwrap();
+            assert_eq!(told.retry_after, [retry_after; 2], "{problem:?}");
+            same(&told.body);
+        }
     }
 }
 

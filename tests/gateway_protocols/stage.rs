@@ -17,7 +17,8 @@ use rehome::domain::attestation::SymmetricKey;
 use rehome::domain::ids::RegistrationId;
 use rehome::domain::object_name::object_name;
 use rehome::domain::sas::SasToken;
-use rehome::gateway::fronts::Fronts;
+use rehome::gateway::amqp::AmqpLimits;
+use rehome::gateway::fronts::{Fronts, Listeners};
 use rehome::gateway::http::ConnectionLimits;
 use rehome::gateway::metrics::Metrics;
 use rehome::gateway::mirror::Mirror;
@@ -345,7 +346,7 @@ impl Stage {
         client
     }
 
-    /// Both front ends on TLS sockets.
+    /// All front ends on TLS sockets.
     pub(crate) async fn listen(&self) -> Arc<Sockets> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
@@ -367,17 +368,22 @@ impl Stage {
             ),
             http: ConnectionLimits::default(),
             mqtt: MqttLimits::default(),
+            amqp: AmqpLimits::default(),
         };
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mqtt = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let amqp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (stop, stopped) = watch::channel(false);
-        let (https_at, mqtt_at) = (https.local_addr().unwrap(), mqtt.local_addr().unwrap());
+        let at = |listener: &TcpListener| listener.local_addr().unwrap();
+        let (https_at, mqtt_at, amqp_at) = (at(&https), at(&mqtt), at(&amqp));
+        let listeners = Listeners { https, mqtt, amqp };
         let mut tasks = JoinSet::new();
-        fronts.listen(&mut tasks, https, mqtt, &stopped).unwrap();
+        fronts.listen(&mut tasks, listeners, &stopped).unwrap();
         let certificate = certificate.der().clone();
         Arc::new(Sockets {
             https: https_at,
             mqtt: mqtt_at,
+            amqp: amqp_at,
             certificate,
             stop,
             _tasks: tasks,
@@ -388,6 +394,7 @@ impl Stage {
 pub(crate) struct Sockets {
     pub(crate) https: SocketAddr,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) amqp: SocketAddr,
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) stop: watch::Sender<bool>,
     _tasks: JoinSet<()>,

@@ -1,4 +1,5 @@
-//! X.509 attestation as devices see it: a table, each row over HTTPS and MQTT on real TLS sockets.
+//! X.509 attestation as devices see it: a table, each row over HTTPS, MQTT and AMQP on real TLS
+//! sockets.
 
 mod group;
 mod individual;

@@ -6,6 +6,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use super::pki::Made;
+use crate::amqp_device::{Amqp, Ask, Links};
 use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, dial_with, register_path};
 use crate::stage::{NAMESPACE, Stage, token};
 
@@ -21,7 +22,7 @@ pub(super) enum Told {
     RegisteredByToken(&'static str),
     /// It gets this error code, and a message with these words.
     Refused(u32, &'static str),
-    /// It gets this error code over HTTPS; MQTT does not let it in.
+    /// It gets this error code over HTTPS and AMQP; MQTT does not let it in.
     NotLetIn(u32, &'static str),
 }
 
@@ -133,10 +134,17 @@ impl Scene {
         self
     }
 
-    /// Plays it over both protocols.
+    /// Plays it over all protocols.
     pub(super) async fn is_told(&self, row: &str, told: Told) {
         let (status, body) = self.over_https().await;
         let mqtt = self.over_mqtt().await;
+        let (amqp_status, amqp) = self.over_amqp().await;
+        assert_eq!(amqp_status, status, "{row}: {amqp}");
+        assert_eq!(
+            (&amqp["errorCode"], &amqp["message"]),
+            (&body["errorCode"], &body["message"]),
+            "{row}"
+        );
         match told {
             Told::Registered(enrollment) | Told::RegisteredByToken(enrollment) => {
                 assert_eq!(status, 202, "{row}: {body}");
@@ -186,6 +194,27 @@ impl Scene {
             .request(&line, self.token.as_deref(), "", b"{}")
             .await;
         (reply.status, reply.body)
+    }
+
+    /// Without SASL where there is no token, R21.
+    pub(super) async fn over_amqp(&self) -> (u16, Value) {
+        let sockets = self.stage.listen().await;
+        let stream = dial_with(&sockets, sockets.amqp, true, self.identity()).await;
+        let links = Links::of(&self.id);
+        let login = self.token.clone();
+        let links = Links {
+            login: login.map(|token| (links.address.clone(), token)),
+            ..links
+        };
+        let mut device = Amqp::open(stream, &links).await.unwrap();
+        match device.try_ask(Ask::register(b"{}")).await {
+            Ok(told) => (202, told.body),
+            Err(rejection) => {
+                let code = rejection.description["errorCode"].as_u64().unwrap();
+                let status = u16::try_from(code / 1000).unwrap();
+                (status, rejection.description)
+            }
+        }
     }
 
     /// Status and body; nothing when CONNECT is refused.

@@ -10,6 +10,8 @@ use anyhow::{Result, bail};
 
 /// The port of MQTT over TLS. SDKs cannot be told another.
 const MQTT: u16 = 8883;
+/// The port of AMQP over TLS, likewise.
+const AMQP: u16 = 5671;
 /// The port of HTTPS, where this user may listen on it.
 const HTTPS: u16 = 443;
 /// Its stand-in for everybody else; SDKs that speak MQTT do not need it.
@@ -69,6 +71,10 @@ impl Place {
 
     pub fn mqtt(&self) -> SocketAddr {
         (self.address, MQTT).into()
+    }
+
+    pub fn amqp(&self) -> SocketAddr {
+        (self.address, AMQP).into()
     }
 }
 

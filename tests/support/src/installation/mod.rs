@@ -177,6 +177,7 @@ impl Server<'_> {
             format!("--token-file={}", token.display()),
             format!("--https-listen={}", place.https()),
             format!("--mqtt-listen={}", place.mqtt()),
+            format!("--amqp-listen={}", place.amqp()),
             format!("--health-listen={}:{}", health.0, health.1),
             format!("--tls-cert={}", file("tls.crt")),
             format!("--tls-key={}", file("tls.key")),
@@ -184,6 +185,7 @@ impl Server<'_> {
         let mut process = self.spawn(name, &arguments, flags)?;
         process.wait_for_port(place.https(), START).await?;
         process.wait_for_port(place.mqtt(), START).await?;
+        process.wait_for_port(place.amqp(), START).await?;
         Ok(process)
     }
 
