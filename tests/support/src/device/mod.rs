@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 pub use key::Key;
@@ -48,6 +48,24 @@ impl Trust {
         Ok(Self {
             pem: ca_pem.to_owned(),
             tls: Arc::new(tls.with_no_client_auth()),
+        })
+    }
+
+    /// Trusts the same authority, and presents these certificates, leaf first, with the leaf's key.
+    pub fn presenting(&self, chain_pem: &str, key_pem: &str) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.pem.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes());
+        let chain = chain
+            .collect::<Result<_, _>>()
+            .context("the chain is not PEM")?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context("no key in PEM")?;
+        let tls = ClientConfig::builder().with_root_certificates(roots);
+        Ok(Self {
+            pem: self.pem.clone(),
+            tls: Arc::new(tls.with_client_auth_cert(chain, key)?),
         })
     }
 

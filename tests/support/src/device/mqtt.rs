@@ -44,7 +44,8 @@ pub(super) struct Login<'a> {
     pub(super) address: SocketAddr,
     pub(super) client_id: &'a str,
     pub(super) user: &'a str,
-    pub(super) password: &'a str,
+    /// None for a client that presents a certificate.
+    pub(super) password: Option<&'a str>,
 }
 
 /// A message from the server.
@@ -76,10 +77,12 @@ impl Mqtt {
                 last_id: 0,
             };
             let mut body = text("MQTT");
-            // Level 4; user name, password, clean session.
-            body.extend([4, 0b1100_0010]);
+            // Level 4; user name, clean session, and perhaps a password.
+            let password = u8::from(login.password.is_some()) << 6;
+            body.extend([4, 0b1000_0010 | password]);
             body.extend(KEEP_ALIVE_SECONDS.to_be_bytes());
-            for field in [login.client_id, login.user, login.password] {
+            let fields = [Some(login.client_id), Some(login.user), login.password];
+            for field in fields.into_iter().flatten() {
                 body.extend(text(field));
             }
             client.send(0x10, &body).await?;

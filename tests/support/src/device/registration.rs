@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Trust;
 use super::key::{Key, encoded};
+use super::line::Line;
 use super::mqtt::{Login, Mqtt};
 
 /// How long an SDK waits before it asks again, when it is not told.
@@ -97,6 +98,44 @@ impl Registrar {
             .with_context(|| format!("{} over {protocol}", applicant.registration_id))
     }
 
+    /// Registers over HTTPS with the certificate that `trust` presents, and polls until the operation
+    /// is over.
+    pub async fn register_presenting(
+        &self,
+        trust: &Trust,
+        scope: &str,
+        registration_id: &str,
+    ) -> Result<Told> {
+        let work = async {
+            let mut line = Line::connect(&self.host, self.https, trust).await?;
+            let registration = format!("/{scope}/registrations/{registration_id}");
+            let mut ask = async |method: &str, what: &str, body: &str| {
+                let length = body.len();
+                let request = format!(
+                    "{method} {registration}/{what}?api-version=2021-06-01 HTTP/1.1\r\n\
+                     Host: gateway\r\nContent-Length: {length}\r\n\r\n{body}"
+                );
+                let reply = line.ask(request.as_bytes()).await?;
+                anyhow::Ok(Answer {
+                    code: reply.code,
+                    pause: PAUSE,
+                    body: reply.json()?,
+                })
+            };
+            let mut answer = ask("PUT", "register", "{}").await?;
+            while let Some(operation) = answer.open_operation()? {
+                tokio::time::sleep(answer.pause).await;
+                answer = ask("GET", &format!("operations/{operation}"), "").await?;
+            }
+            answer.told()
+        };
+        tokio::time::timeout(PATIENCE, work)
+            .await
+            .context("still assigning")
+            .flatten()
+            .with_context(|| format!("{registration_id} with a certificate"))
+    }
+
     async fn over_https(&self, applicant: &Applicant, payload: Option<&Value>) -> Result<Told> {
         // The registration id is in the path, so it is there in the path's encoding.
         let registration = format!(
@@ -143,7 +182,7 @@ impl Registrar {
             address: self.mqtt,
             client_id: registration_id,
             user: &user,
-            password: &applicant.token()?,
+            password: Some(&applicant.token()?),
         };
         let mut mqtt = Mqtt::connect(&login, &self.trust.tls).await?;
         mqtt.subscribe("$dps/registrations/res/#").await?;

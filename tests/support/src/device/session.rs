@@ -28,12 +28,33 @@ impl Session {
         device_id: &str,
         key: &Key,
     ) -> Result<Self> {
+        let token = key.token(&format!("{host}/devices/{device_id}"), None)?;
+        Self::log_in(host, address, trust, device_id, Some(&token)).await
+    }
+
+    /// Connects with the certificate that `trust` presents.
+    pub async fn connect_presenting(
+        host: &str,
+        address: SocketAddr,
+        trust: &Trust,
+        device_id: &str,
+    ) -> Result<Self> {
+        Self::log_in(host, address, trust, device_id, None).await
+    }
+
+    async fn log_in(
+        host: &str,
+        address: SocketAddr,
+        trust: &Trust,
+        device_id: &str,
+        password: Option<&str>,
+    ) -> Result<Self> {
         let login = Login {
             host,
             address,
             client_id: device_id,
             user: &format!("{host}/{device_id}/?api-version=2019-10-01"),
-            password: &key.token(&format!("{host}/devices/{device_id}"), None)?,
+            password,
         };
         let mut mqtt = Mqtt::connect(&login, &trust.tls).await?;
         mqtt.subscribe(&format!("{RESPONSES}#")).await?;
