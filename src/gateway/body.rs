@@ -16,6 +16,15 @@ pub struct Body {
     pub payload_digest: Option<String>,
     /// The device asks for a certificate.
     pub has_csr: bool,
+    /// The public keys of its TPM, if it shows any.
+    pub tpm: Option<TpmKeys>,
+}
+
+/// What a device with a TPM shows: base64 of `TPM2B_PUBLIC`s, as it sent them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmKeys {
+    pub endorsement_key: String,
+    pub storage_root_key: String,
 }
 
 impl Body {
@@ -46,6 +55,18 @@ impl Body {
         Ok(Self {
             payload_digest: payload.map(digest_of),
             has_csr: members.get("csr").is_some_and(|csr| !csr.is_null()),
+            tpm: members.get("tpm").and_then(TpmKeys::read),
+        })
+    }
+}
+
+impl TpmKeys {
+    fn read(tpm: &Value) -> Option<Self> {
+        let text = |name| tpm.get(name).and_then(Value::as_str).map(str::to_owned);
+        let endorsement_key = text("endorsementKey")?;
+        Some(Self {
+            endorsement_key,
+            storage_root_key: text("storageRootKey").unwrap_or_default(),
         })
     }
 }

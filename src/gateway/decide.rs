@@ -29,6 +29,8 @@ pub struct Asked {
     /// Fingerprint of the attested credential.
     pub credential: String,
     pub payload_digest: Option<String>,
+    /// Of the device's TPM, if it has one.
+    pub storage_root_key: Option<String>,
 }
 
 /// When things happened that no record tells.
@@ -146,6 +148,7 @@ impl Asked {
             && request.enrollment == self.enrollment
             && request.credential == self.credential
             && request.payload_digest == self.payload_digest
+            && request.storage_root_key == self.storage_root_key
     }
 
     /// Whether the record answers the same question once more.
@@ -175,6 +178,7 @@ impl Asked {
             proposed_hub,
             reason: reason.as_str().to_owned(),
             payload_digest: self.payload_digest.clone(),
+            storage_root_key: self.storage_root_key.clone(),
             verify_home,
             requested_at: MicroTime(now),
         }

@@ -33,6 +33,7 @@ fn asked() -> Asked {
         pool: pool(),
         credential: "c0ffee".into(),
         payload_digest: None,
+        storage_root_key: None,
     }
 }
 

@@ -77,6 +77,8 @@ async fn register<R: Registrations>(
         service.serve(&caller, request).await
     };
     match served.await {
+        // How a TPM's first request always ends.
+        Ok(answer @ Answer::Challenge(_)) => show(&service, StatusCode::UNAUTHORIZED, answer, None),
         // 202 whatever the state, R1.
         Ok(answer) => show(
             &service,
@@ -257,7 +259,7 @@ fn show<R: Registrations>(
             let running = !shown.is_final();
             (shown.body, running)
         }
-        Answer::Registration(body) => (body, false),
+        Answer::Registration(body) | Answer::Challenge(body) => (body, false),
     };
     let mut response = json(status, &body);
     let headers = response.headers_mut();

@@ -195,10 +195,13 @@ fn replacement(request: &RegistrationRequest) -> Value {
         proposed_hub: _,
         reason: _,
         payload_digest: _,
+        storage_root_key: _,
         verify_home: _,
         requested_at: _,
     } = request;
-    let mut patch = json!({ "proposedHub": null, "payloadDigest": null, "verifyHome": null });
+    let mut patch = json!({
+        "proposedHub": null, "payloadDigest": null, "storageRootKey": null, "verifyHome": null,
+    });
     if let (Some(all), Ok(Value::Object(set))) =
         (patch.as_object_mut(), serde_json::to_value(request))
     {
@@ -248,11 +251,17 @@ mod tests {
             proposed_hub: None,
             reason: "MigrateData".into(),
             payload_digest: None,
+            storage_root_key: None,
             verify_home: false,
             requested_at: MicroTime(Timestamp::UNIX_EPOCH),
         };
         let patch = replacement(&request);
-        for absent in ["proposedHub", "payloadDigest", "verifyHome"] {
+        for absent in [
+            "proposedHub",
+            "payloadDigest",
+            "storageRootKey",
+            "verifyHome",
+        ] {
             assert_eq!(patch.get(absent), Some(&Value::Null), "{absent}");
         }
         assert_eq!(patch["operationId"], "o");

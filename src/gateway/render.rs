@@ -31,6 +31,8 @@ pub struct Asker<'a> {
     pub api_version: &'a ApiVersion,
     /// The group that the device is in, when it is known and one.
     pub group: Option<&'a Group>,
+    /// The device's key for its hub, encrypted to its TPM, once it has a hub.
+    pub authentication_key: Option<&'a str>,
 }
 
 /// A group of devices.
@@ -203,6 +205,9 @@ fn assigned(
         "deviceId".into(),
         device_id.unwrap_or(asker.id.as_str()).into(),
     );
+    if let Some(key) = asker.authentication_key {
+        members.insert("tpm".into(), json!({ "authenticationKey": key }));
+    }
     if let Some(group) = asker.group {
         // Nothing else of `x509`: the Java SDK wants all of it or none.
         let kind = if group.x509 { "x509" } else { "symmetricKey" };

@@ -25,6 +25,7 @@ fn record(state: Option<RegistrationState>) -> Record {
             proposed_hub: None,
             reason: "InitialAssignment".into(),
             payload_digest: None,
+            storage_root_key: None,
             verify_home: false,
             requested_at: MicroTime(created),
         }),
@@ -53,6 +54,7 @@ fn shown_to(record: &Record, api_version: &str, group: Option<&Group>) -> Shown 
         id: &id,
         api_version: &api_version,
         group,
+        authentication_key: None,
     };
     operation(record, OPERATION, &asker).unwrap()
 }
@@ -193,6 +195,7 @@ fn r17_past_operations_stay_readable_and_keep_their_answer() {
         id: &id,
         api_version: &api_version,
         group: None,
+        authentication_key: None,
     };
     let past = operation(&moved, "5.old", &asker).unwrap();
     assert_eq!(past.body["operationId"], "5.old");

@@ -6,6 +6,7 @@
 
 mod attest;
 mod register;
+mod tpm;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
+use self::tpm::authentication_key;
 use super::body::Body;
 use super::decide::Windows;
 use super::error::Problem;
@@ -97,6 +99,9 @@ pub enum Answer {
     Operation(Shown),
     /// A `DeviceRegistrationResult`.
     Registration(Value),
+    /// A TPM has to open this envelope; the request is to be repeated with a token that the key in
+    /// it signed. Status 401.
+    Challenge(Value),
 }
 
 /// Tunables.
@@ -178,6 +183,7 @@ impl<R: Registrations> Service<R> {
             Ok(Answer::Operation(shown)) if shown.is_final() => "answered",
             Ok(Answer::Operation(_)) => "assigning",
             Ok(Answer::Registration(_)) => "answered",
+            Ok(Answer::Challenge(_)) => "challenged",
             Err(problem) => problem.label(),
         };
         let took = self.clock.monotonic().saturating_sub(began);
@@ -225,7 +231,9 @@ impl<R: Registrations> Service<R> {
                 return None;
             }
             let group = self.group(namespace, record);
-            render::operation(record, operation.as_str(), &asker(caller, group.as_ref()))
+            let key = authentication_key(&attested, record);
+            let asker = asker(caller, group.as_ref(), key.as_deref());
+            render::operation(record, operation.as_str(), &asker)
         };
         let cached = self.registrations.cached(namespace, &caller.id);
         if let Some(shown) = cached.as_deref().and_then(known) {
@@ -260,7 +268,7 @@ impl<R: Registrations> Service<R> {
             .filter(|record| !record.deleting)
             .ok_or(Problem::NotRegistered)?;
         let group = self.group(namespace, &record);
-        render::registration(&record, &asker(caller, group.as_ref()))
+        render::registration(&record, &asker(caller, group.as_ref(), None))
             .map(Answer::Registration)
             .ok_or(Problem::NotRegistered)
     }
@@ -332,11 +340,16 @@ fn trouble(id: &RegistrationId, error: &StoreError) -> Problem {
     }
 }
 
-fn asker<'a>(caller: &'a Caller, group: Option<&'a Group>) -> Asker<'a> {
+fn asker<'a>(
+    caller: &'a Caller,
+    group: Option<&'a Group>,
+    authentication_key: Option<&'a str>,
+) -> Asker<'a> {
     Asker {
         id: &caller.id,
         api_version: &caller.api_version,
         group,
+        authentication_key,
     }
 }
 

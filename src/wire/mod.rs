@@ -10,4 +10,5 @@ pub mod mqtt;
 pub mod networks;
 pub mod proxy;
 pub mod tls;
+pub mod tpm;
 pub mod websocket;

@@ -160,6 +160,7 @@ impl Stage {
             proposed_hub: Some(proposed.into()),
             reason: "Hashed".into(),
             payload_digest: None,
+            storage_root_key: None,
             verify_home: false,
             requested_at: MicroTime(self.now),
         });

@@ -16,5 +16,6 @@ mod mqtt_websocket;
 mod problems;
 mod rules;
 mod stage;
+mod tpm;
 mod tunnel;
 mod x509;

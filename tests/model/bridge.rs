@@ -231,6 +231,7 @@ impl Bridge {
                 proposed_hub: (spec.proposed != 0).then(|| hub(spec.proposed - 1).name),
                 reason: "Hashed".into(),
                 payload_digest: None,
+                storage_root_key: None,
                 verify_home: spec.verify,
                 requested_at: MicroTime(start()),
             }),

@@ -5,11 +5,11 @@ use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a device proves who it is: exactly one of `symmetricKey` and `x509`.
+/// How a device proves who it is: exactly one of `symmetricKey`, `x509` and `tpm`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[x_kube(
-    validation = Rule::new("has(self.symmetricKey) != has(self.x509)").message("set exactly one of symmetricKey and x509"),
-    validation = Rule::new("has(self.symmetricKey) == has(oldSelf.symmetricKey)").message("the kind of attestation cannot change; create another Enrollment"),
+    validation = Rule::new("[has(self.symmetricKey), has(self.x509), has(self.tpm)].filter(given, given).size() == 1").message("set exactly one of symmetricKey, x509 and tpm"),
+    validation = Rule::new("has(self.symmetricKey) == has(oldSelf.symmetricKey) && has(self.x509) == has(oldSelf.x509)").message("the kind of attestation cannot change; create another Enrollment"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AttestationSpec {
@@ -20,6 +20,39 @@ pub struct AttestationSpec {
     /// Certificates: an individual's own, or the authorities that issue a group's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x509: Option<X509Spec>,
+
+    /// A TPM 2.0 and its endorsement key. For individual Enrollments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<TpmSpec>,
+}
+
+/// TPM attestation.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TpmSpec {
+    /// Public part of the TPM's endorsement key: base64 of its `TPM2B_PUBLIC`, as
+    /// `tpm2_readpublic -f tss` writes it and SDKs print it.
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9+/]+={0,2}$')").message("endorsementKey must be base64 of a TPM2B_PUBLIC, on one line"))]
+    #[schemars(length(max = 2048))]
+    pub endorsement_key: String,
+    /// Secret in the same namespace, labelled `rehome.dev/attestation=true`, that holds the seed from
+    /// which the device's keys follow.
+    pub secret_ref: TpmSecretRef,
+}
+
+/// Where the seed is. One Secret may serve many Enrollments.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TpmSecretRef {
+    /// Name of the Secret.
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("name must be a Secret's name: lower-case letters, digits, - and ."))]
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Data key of the seed (base64 of 32 to 64 random bytes); `seed` when absent.
+    #[x_kube(validation = Rule::new(r"self.matches('^[-._a-zA-Z0-9]+$')").message("key must be a data key of the Secret: letters, digits and - . _"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub key: Option<String>,
 }
 
 /// Symmetric key attestation.
@@ -137,11 +170,19 @@ pub struct Verification {
 }
 
 impl AttestationSpec {
-    /// Name of the Secret that holds the keys, if there are any.
+    /// Name of the Secret that holds the keys or the seed, if there is one.
     pub fn secret(&self) -> Option<&str> {
-        self.symmetric_key
-            .as_ref()
-            .map(|keys| keys.secret_ref.name.as_str())
+        let keys = self.symmetric_key.as_ref();
+        let seed = self.tpm.as_ref();
+        keys.map(|keys| keys.secret_ref.name.as_str())
+            .or(seed.map(|seed| seed.secret_ref.name.as_str()))
+    }
+}
+
+impl TpmSecretRef {
+    /// Data key of the seed.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or("seed")
     }
 }
 

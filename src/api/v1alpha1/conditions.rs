@@ -143,6 +143,8 @@ reasons! {
     SecretIsHubCredential,
     /// A certificate of the Enrollment cannot be used.
     CertificateInvalid,
+    /// The endorsement key of the Enrollment cannot be read.
+    EndorsementKeyInvalid,
     /// Possession of an authority's key is not proven.
     CertificateUnverified,
     /// Hub: the connection cannot be set up as the spec says.

@@ -66,6 +66,7 @@ use super::AttestationSpec;
     validation = Rule::new("has(self.group) == has(oldSelf.group)").message("an individual Enrollment cannot become a group or the other way round; create another Enrollment"),
     validation = Rule::new("!has(self.maxRegistrations) || has(self.group)").message("maxRegistrations is for groups; an individual Enrollment has one registration"),
     validation = Rule::new("!has(self.attestation.x509) || has(self.attestation.x509.clientCertificates) == has(self.individual)").message("an individual Enrollment takes x509.clientCertificates, a group x509.signingCertificates"),
+    validation = Rule::new("!has(self.attestation.tpm) || has(self.individual)").message("tpm is for individual Enrollments: an endorsement key is one device's"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentSpec {

@@ -8,7 +8,7 @@ mod registration;
 
 pub use attestation::{
     AttestationSpec, ClientCertificates, SigningCertificates, SymmetricKeySecretRef,
-    SymmetricKeySpec, Verification, X509Spec,
+    SymmetricKeySpec, TpmSecretRef, TpmSpec, Verification, X509Spec,
 };
 pub use conditions::{ConditionType, Reason, is_true, settle};
 pub use enrollment::{

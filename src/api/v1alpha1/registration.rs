@@ -93,6 +93,11 @@ pub struct RegistrationRequest {
     /// Fingerprint of the attested credential; equal fingerprints mean equal credentials.
     #[schemars(length(min = 1, max = 128))]
     pub credential: String,
+    /// Public part of the storage root key of the device's TPM, to which its hub key is encrypted:
+    /// base64 of the `TPM2B_PUBLIC`. Absent without a TPM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub storage_root_key: Option<String>,
     /// Name of the `IoTHub` that allocation proposes for a first assignment; absent when no
     /// member can take devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]

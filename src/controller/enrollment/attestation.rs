@@ -6,14 +6,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::{Api, ResourceExt as _};
 
-use crate::api::v1alpha1::{
-    ATTESTATION_LABEL, CertificateStatus, Enrollment, Reason, SymmetricKeySecretRef, X509Spec,
-};
+use crate::api::v1alpha1::{ATTESTATION_LABEL, CertificateStatus, Enrollment, Reason, X509Spec};
 use crate::cluster::apply::bounded;
 use crate::controller::context::Context;
 use crate::controller::status::{Error, Verdict};
 use crate::domain::attestation::x509::{Proof, X509};
-use crate::domain::attestation::{Attestation, SharedKeys};
+use crate::domain::attestation::{Attestation, SharedKeys, Unusable};
 
 /// What keeps devices from proving who they are.
 pub(super) async fn problem(
@@ -25,11 +23,9 @@ pub(super) async fn problem(
     if let Some(x509) = &attestation.x509 {
         return Ok(unusable_certificate(enrollment, x509));
     }
-    let Some(keys) = &attestation.symmetric_key else {
+    let Some(name) = attestation.secret() else {
         return Ok(None);
     };
-    let wanted = &keys.secret_ref;
-    let name = &wanted.name;
     let hubs = ctx.directory.hubs_of_secret(namespace, name);
     if let Some(hub) = hubs.first() {
         let message = format!(
@@ -39,10 +35,8 @@ pub(super) async fn problem(
         return Ok(Some(Verdict::no(Reason::SecretIsHubCredential, message)));
     }
     match ctx.secret(namespace, name) {
-        Some(secret) => Ok(unusable_keys(enrollment, wanted, &secret)),
-        None => unlabelled(enrollment, wanted, ctx, namespace)
-            .await
-            .map(Some),
+        Some(secret) => Ok(unusable_secret(enrollment, name, &secret)),
+        None => unlabelled(enrollment, name, ctx, namespace).await.map(Some),
     }
 }
 
@@ -86,16 +80,15 @@ fn unusable_certificate(enrollment: &Enrollment, x509: &X509Spec) -> Option<Verd
     })
 }
 
-fn unusable_keys(
-    enrollment: &Enrollment,
-    wanted: &SymmetricKeySecretRef,
-    secret: &Secret,
-) -> Option<Verdict> {
-    let name = &wanted.name;
+fn unusable_secret(enrollment: &Enrollment, name: &str, secret: &Secret) -> Option<Verdict> {
     let nothing = BTreeMap::new();
     let data = secret.data.as_ref().unwrap_or(&nothing);
     let uid = enrollment.uid().unwrap_or_default();
     match Attestation::read(&enrollment.spec, &uid, data) {
+        Err(error @ Unusable::EndorsementKey(_)) => Some(Verdict::no(
+            Reason::EndorsementKeyInvalid,
+            error.to_string(),
+        )),
         Err(error) => Some(Verdict::no(
             Reason::SecretInvalid,
             format!("Secret {name}: {error}"),
@@ -103,7 +96,13 @@ fn unusable_keys(
         Ok(Attestation::SymmetricKey(SharedKeys::Individual(keys) | SharedKeys::Group(keys)))
             if keys.primary.to_base64() == keys.secondary.to_base64() =>
         {
-            let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
+            let wanted = enrollment.spec.attestation.symmetric_key.as_ref();
+            let (primary, secondary) = wanted.map_or(("", ""), |keys| {
+                (
+                    keys.secret_ref.primary_key(),
+                    keys.secret_ref.secondary_key(),
+                )
+            });
             let message = format!(
                 "Secret {name}: {primary} and {secondary} are the same key; two different ones \
                  allow rotation without an interruption"
@@ -117,11 +116,10 @@ fn unusable_keys(
 /// The watch shows labelled Secrets only: this one has no label, or is not there.
 async fn unlabelled(
     enrollment: &Enrollment,
-    wanted: &SymmetricKeySecretRef,
+    name: &str,
     ctx: &Context,
     namespace: &str,
 ) -> Result<Verdict, Error> {
-    let name = &wanted.name;
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(ctx.client.clone(), namespace);
     let found = bounded(api.get_metadata_opt(name)).await;
     let found =
@@ -133,10 +131,24 @@ async fn unlabelled(
         );
         return Ok(Verdict::no(Reason::SecretNotLabelled, message));
     }
-    let (primary, secondary) = (wanted.primary_key(), wanted.secondary_key());
+    let attestation = &enrollment.spec.attestation;
+    let content = match (&attestation.symmetric_key, &attestation.tpm) {
+        (Some(keys), _) => format!(
+            "the keys {} and {} (base64 of 16 to 64 random bytes each)",
+            keys.secret_ref.primary_key(),
+            keys.secret_ref.secondary_key()
+        ),
+        (None, Some(tpm)) => {
+            format!(
+                "the key {} (base64 of 32 to 64 random bytes)",
+                tpm.secret_ref.key()
+            )
+        }
+        (None, None) => String::new(),
+    };
     let message = format!(
-        "Secret {name} does not exist; create it with the keys {primary} and {secondary} (base64 \
-         of 16 to 64 random bytes each) and the label {ATTESTATION_LABEL}=true"
+        "Secret {name} does not exist; create it with {content} and the label \
+         {ATTESTATION_LABEL}=true"
     );
     Ok(Verdict::no(Reason::SecretMissing, message))
 }

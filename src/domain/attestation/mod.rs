@@ -4,6 +4,7 @@
 //! What comes of it is the credential that the device's hub is given, or a [`Refusal`].
 
 pub mod symmetric_key;
+pub mod tpm;
 pub mod x509;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use k8s_openapi::ByteString;
 pub use self::symmetric_key::{
     DeviceKeys, InvalidKey, KeyPair, SharedKeys, SymmetricKey, derive_device_key, fingerprint,
 };
+use self::tpm::Endorsed;
 use self::x509::{Chain, Thumbprint, X509};
 use super::ids::{IdScope, RegistrationId};
 use super::sas::SasToken;
@@ -31,6 +33,8 @@ pub enum Attestation {
     SymmetricKey(SharedKeys),
     /// The device's certificates, or the authorities that issue them.
     X509(Arc<X509>),
+    /// The endorsement key of the device's TPM.
+    Tpm(Endorsed),
 }
 
 /// What a device has at its hub, from its attestation.
@@ -117,6 +121,9 @@ pub enum Unusable {
         /// What is wrong with its value, and what to do.
         problem: String,
     },
+    /// The endorsement key of its spec.
+    #[error("tpm.endorsementKey {0}")]
+    EndorsementKey(String),
     /// A certificate of its spec.
     #[error("{field}: {problem}")]
     Certificate {
@@ -139,6 +146,9 @@ impl Attestation {
         if let Some(x509) = &attestation.x509 {
             return X509::read(x509, uid).map(|it| Self::X509(Arc::new(it)));
         }
+        if let Some(tpm) = &attestation.tpm {
+            return Endorsed::read(tpm, data).map(Self::Tpm);
+        }
         // The schema sees to it that one of them is there.
         let missing = || Unusable::Secret {
             key: "symmetricKey".to_owned(),
@@ -153,6 +163,7 @@ impl Attestation {
     pub fn evaluate(&self, claim: &Claim<'_>) -> Result<DeviceCredential, Refusal> {
         match self {
             Self::SymmetricKey(keys) => keys.evaluate(claim).map(DeviceCredential::Keys),
+            Self::Tpm(endorsed) => endorsed.evaluate(claim).map(DeviceCredential::Keys),
             Self::X509(x509) => {
                 let chain = claim.chain.ok_or(Refusal::NoCertificate)?;
                 x509.evaluate(chain, claim.id, claim.now)
@@ -176,6 +187,7 @@ impl Attestation {
                     attested.unwrap_or_else(|| keys.keys_for(id)),
                 ))
             }
+            Self::Tpm(endorsed) => Some(DeviceCredential::Keys(endorsed.hub_keys(id))),
             Self::X509(_) => fingerprint?.parse().ok().map(DeviceCredential::Certificate),
         }
     }

@@ -41,6 +41,15 @@ impl SymmetricKey {
         Zeroizing::new(STANDARD.encode(&*self.0))
     }
 
+    /// The key itself.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn from_mac(mac: Zeroizing<Vec<u8>>) -> Self {
+        Self(mac)
+    }
+
     /// HMAC-SHA256 of `text` under this key.
     pub fn mac(&self, text: &[u8]) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(hmac::sign(&self.hmac(), text).as_ref().to_vec())

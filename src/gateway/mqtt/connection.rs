@@ -231,6 +231,7 @@ impl<R: Registrations> Device<'_, R> {
             Ok(Answer::Operation(shown)) if shown.is_final() => (200, None, shown.body),
             Ok(Answer::Operation(shown)) => (202, Some(RETRY_AFTER), shown.body),
             Ok(Answer::Registration(body)) => (200, None, body),
+            Ok(Answer::Challenge(body)) => (401, None, body),
             Err(problem) => {
                 let tracking_id = service.tracking_id();
                 let label = problem.label();

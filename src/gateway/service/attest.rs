@@ -30,12 +30,7 @@ type Found = (Arc<Enrolled>, DeviceCredential);
 
 impl<R: Registrations> Service<R> {
     pub(super) fn authenticate(&self, caller: &Caller) -> Result<Attested, Problem> {
-        if !self.throttle.may_authenticate(caller.address) {
-            self.metrics
-                .incidents()
-                .note(Incident::TooManyFailures, caller.address);
-            return Err(Problem::Throttled);
-        }
+        self.may_authenticate(caller)?;
         let attested = self.attest(caller);
         // A key that is not there yet is not the device's failure.
         if attested
@@ -45,6 +40,16 @@ impl<R: Registrations> Service<R> {
             self.throttle.count_failure(caller.address);
         }
         attested
+    }
+
+    pub(super) fn may_authenticate(&self, caller: &Caller) -> Result<(), Problem> {
+        if self.throttle.may_authenticate(caller.address) {
+            return Ok(());
+        }
+        self.metrics
+            .incidents()
+            .note(Incident::TooManyFailures, caller.address);
+        Err(Problem::Throttled)
     }
 
     fn attest(&self, caller: &Caller) -> Result<Attested, Problem> {
@@ -144,7 +149,7 @@ impl<R: Registrations> Service<R> {
             .iter()
             .filter_map(|group| match self.tenants.attestation(namespace, group) {
                 Some(Attestation::X509(x509)) => Some((group, x509)),
-                Some(Attestation::SymmetricKey(_)) | None => None,
+                Some(Attestation::SymmetricKey(_) | Attestation::Tpm(_)) | None => None,
             })
             .collect();
         if known.is_empty() {

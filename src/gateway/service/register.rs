@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::attest::Attested;
+use super::tpm::{authentication_key, storage_root_key};
 use super::{Answer, Caller, Service, asker, trouble};
 use crate::api::v1alpha1::EnrollmentRef;
 use crate::domain::ids::OperationId;
@@ -20,10 +21,13 @@ const ATTEMPTS: usize = 4;
 
 impl<R: Registrations> Service<R> {
     pub(super) async fn register(&self, caller: &Caller, body: &[u8]) -> Result<Answer, Problem> {
+        if let Some(challenge) = self.challenge(caller, body)? {
+            return Ok(challenge);
+        }
         let attested = self.authenticate(caller)?;
         self.admit(caller, Kind::Register)?;
         let body = Body::parse(body, &caller.id)?;
-        let asked = self.asked(caller, &attested, body);
+        let asked = self.asked(caller, &attested, body)?;
         let namespace = &attested.namespace;
         let operation = OperationId::new(&caller.id, (self.random)());
         let device = format!("{namespace}/{}", caller.id.canonical());
@@ -37,7 +41,7 @@ impl<R: Registrations> Service<R> {
             let written = match decide(&asked, record.as_deref(), moment, windows, &operation) {
                 Decision::Answer => {
                     let record = record.ok_or(Problem::Internal)?;
-                    return Ok(self.answer(caller, namespace, &record));
+                    return Ok(self.answer(caller, &attested, &record));
                 }
                 Decision::AwaitDeletion => {
                     record = self.gone(namespace, caller).await?;
@@ -62,7 +66,7 @@ impl<R: Registrations> Service<R> {
             match written {
                 Ok(written) => {
                     tracing::info!(registration = %caller.id, namespace, %operation, "accepted");
-                    return Ok(self.linger(caller, namespace, written, &operation).await);
+                    return Ok(self.linger(caller, &attested, written, &operation).await);
                 }
                 Err(StoreError::Conflict) => record = self.read(namespace, &caller.id).await?,
                 Err(error) => return Err(trouble(&caller.id, &error)),
@@ -71,14 +75,14 @@ impl<R: Registrations> Service<R> {
         Err(Problem::Unavailable)
     }
 
-    fn asked(&self, caller: &Caller, attested: &Attested, body: Body) -> Asked {
+    fn asked(&self, caller: &Caller, attested: &Attested, body: Body) -> Result<Asked, Problem> {
         let Attested {
             namespace,
             enrolled,
             credential,
         } = attested;
         let sticky = caller.api_version.is_sticky();
-        Asked {
+        Ok(Asked {
             id: caller.id.clone(),
             api_version: caller.api_version.clone(),
             enrollment: EnrollmentRef {
@@ -89,8 +93,9 @@ impl<R: Registrations> Service<R> {
             rule: Rule::new(enrolled.spec.reprovision_policy, sticky),
             pool: self.tenants.pool(namespace, enrolled),
             credential: credential.fingerprint(&caller.id),
+            storage_root_key: storage_root_key(attested, body.tpm.as_ref())?,
             payload_digest: body.payload_digest,
-        }
+        })
     }
 
     fn check_quota(&self, attested: &Attested) -> Result<(), Problem> {
@@ -120,12 +125,12 @@ impl<R: Registrations> Service<R> {
     async fn linger(
         &self,
         caller: &Caller,
-        namespace: &str,
+        attested: &Attested,
         written: Arc<Record>,
         operation: &OperationId,
     ) -> Answer {
         if must_poll(caller) {
-            return self.answer(caller, namespace, &written);
+            return self.answer(caller, attested, &written);
         }
         let is_over = |record: Option<&Record>| {
             let ours = |record: &&Record| {
@@ -137,23 +142,25 @@ impl<R: Registrations> Service<R> {
         let at_most = self.settings.linger;
         let seen = self
             .registrations
-            .until(namespace, &caller.id, at_most, is_over)
+            .until(&attested.namespace, &caller.id, at_most, is_over)
             .await;
         let ours = seen.filter(|record| {
             let request = record.request.as_ref();
             request.is_some_and(|request| request.operation_id == operation.as_str())
         });
-        self.answer(caller, namespace, &ours.unwrap_or(written))
+        self.answer(caller, attested, &ours.unwrap_or(written))
     }
 
     /// Answers with the record's last operation.
-    fn answer(&self, caller: &Caller, namespace: &str, record: &Record) -> Answer {
+    fn answer(&self, caller: &Caller, attested: &Attested, record: &Record) -> Answer {
+        let namespace = &attested.namespace;
         let operation = record
             .request
             .as_ref()
             .map_or("", |request| request.operation_id.as_str());
         let group = self.group(namespace, record);
-        let asker = asker(caller, group.as_ref());
+        let key = authentication_key(attested, record);
+        let asker = asker(caller, group.as_ref(), key.as_deref());
         let shown = if must_poll(caller) {
             None
         } else {

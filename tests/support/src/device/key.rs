@@ -74,6 +74,11 @@ pub(crate) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
+/// When a token of an hour ends, in seconds since 1970.
+pub(super) fn token_end() -> Result<u64> {
+    Ok((now()? + TOKEN_LIFE).as_secs())
+}
+
 /// Time since 1970: tokens end by the wall clock.
 #[expect(
     clippy::disallowed_methods,

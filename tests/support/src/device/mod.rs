@@ -8,6 +8,7 @@ mod line;
 mod mqtt;
 mod registration;
 mod session;
+mod tpm;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use line::{Line, Reply};
 pub use mqtt::Refused;
 pub use registration::{Applicant, Protocol, Registrar, Told};
 pub use session::Session;
+pub use tpm::{Tpm, TpmHeldKey, TpmKind};
 
 use crate::cluster::install_tls_provider;
 

@@ -32,6 +32,17 @@ impl Session {
         Self::log_in(host, address, trust, device_id, Some(&token)).await
     }
 
+    /// Connects with a token for the device at this hub, however it was signed.
+    pub async fn connect_with_token(
+        host: &str,
+        address: SocketAddr,
+        trust: &Trust,
+        device_id: &str,
+        token: &str,
+    ) -> Result<Self> {
+        Self::log_in(host, address, trust, device_id, Some(token)).await
+    }
+
     /// Connects with the certificate that `trust` presents.
     pub async fn connect_presenting(
         host: &str,
