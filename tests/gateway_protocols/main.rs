@@ -16,6 +16,7 @@ mod mqtt_websocket;
 mod problems;
 mod rules;
 mod stage;
+mod symmetric;
 mod tpm;
 mod tunnel;
 mod x509;

@@ -107,26 +107,32 @@ async fn a_tpm_opens_the_challenge_and_signs_the_token_that_registers_it() {
     }
 }
 
-#[tokio::test]
-async fn whoever_is_not_that_tpm_is_told_why() {
-    let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
-    let stage = stage_for(&tpm, "Enabled");
-    let other = Tpm::start(TpmKind::Rsa).await.unwrap();
-    let key = challenged(&stage, &tpm).await;
-    let own = token_for(&key, ID);
-    let changed = |pointer: &str, value: Value| {
-        let mut body = body(&tpm);
-        *body.pointer_mut(pointer).unwrap() = value;
-        body
-    };
-    let stranger = signed(ID, &KEY.parse().unwrap(), 4_000_000_000);
-    let expired = signed(ID, &KEY.parse().unwrap(), 1);
-    for (row, id, token, body, code, words) in [
+/// A request that is refused: its name, registration id, token and body, and what is said.
+type Refused = (
+    &'static str,
+    &'static str,
+    Option<String>,
+    Value,
+    u32,
+    &'static str,
+);
+
+fn changed(tpm: &Tpm, pointer: &str, value: Value) -> Value {
+    let mut body = body(tpm);
+    *body.pointer_mut(pointer).unwrap() = value;
+    body
+}
+
+/// Without a token.
+fn no_challenge_for(tpm: &Tpm, other: &Tpm) -> Vec<Refused> {
+    let elsewhere = changed(tpm, "/registrationId", "press-8".into());
+    let with = |pointer, value: &str| changed(tpm, pointer, value.into());
+    vec![
         (
             "another TPM",
             ID,
             None,
-            body(&other),
+            body(other),
             404_201,
             "no enrollment",
         ),
@@ -134,12 +140,12 @@ async fn whoever_is_not_that_tpm_is_told_why() {
             "no enrollment of that id",
             "press-8",
             None,
-            changed("/registrationId", "press-8".into()),
+            elsewhere,
             404_201,
             "no enrollment",
         ),
         (
-            "no keys of a TPM and no token",
+            "neither keys nor token",
             ID,
             None,
             json!({}),
@@ -147,18 +153,18 @@ async fn whoever_is_not_that_tpm_is_told_why() {
             "neither a shared access",
         ),
         (
-            "an endorsement key that is none",
+            "no endorsement key",
             ID,
             None,
-            changed("/tpm/endorsementKey", "AToA".into()),
+            with("/tpm/endorsementKey", "AToA"),
             400_001,
             "tpm.endorsementKey",
         ),
         (
-            "an endorsement key that is not base64",
+            "no base64",
             ID,
             None,
-            changed("/tpm/endorsementKey", "?".into()),
+            with("/tpm/endorsementKey", "?"),
             400_001,
             "is not base64",
         ),
@@ -166,52 +172,77 @@ async fn whoever_is_not_that_tpm_is_told_why() {
             "no storage root key",
             ID,
             None,
-            changed("/tpm/storageRootKey", Value::Null),
+            changed(tpm, "/tpm/storageRootKey", Value::Null),
             400_001,
             "tpm.storageRootKey",
         ),
         (
-            "a storage root key that is none",
+            "an unreadable storage root key",
             ID,
             None,
-            changed("/tpm/storageRootKey", "AToA".into()),
+            with("/tpm/storageRootKey", "AToA"),
             400_001,
             "tpm.storageRootKey",
         ),
+    ]
+}
+
+fn no_registration_for(tpm: &Tpm, key: &TpmHeldKey<'_>) -> Vec<Refused> {
+    let stranger = KEY.parse().unwrap();
+    let (own, elsewhere) = (token_for(key, ID), token_for(key, "press-8"));
+    let (foreign, expired) = (
+        signed(ID, &stranger, 4_000_000_000),
+        signed(ID, &stranger, 1),
+    );
+    vec![
         (
-            "no storage root key beside the token",
+            "no storage root key",
             ID,
-            Some(&own),
+            Some(own),
             json!({}),
             400_001,
             "tpm.storageRootKey",
         ),
         (
-            "a token that another key signed",
+            "another key",
             ID,
-            Some(&stranger),
-            body(&tpm),
+            Some(foreign),
+            body(tpm),
             401_000,
             "signature",
         ),
         (
             "an expired token",
             ID,
-            Some(&expired),
-            body(&tpm),
+            Some(expired),
+            body(tpm),
             401_002,
             "expired",
         ),
         (
-            "a token for another device",
+            "another device's token",
             ID,
-            Some(&token_for(&key, "press-8")),
-            body(&tpm),
+            Some(elsewhere),
+            body(tpm),
             401_002,
-            "another ID scope or registration id",
+            "another ID scope",
         ),
-    ] {
-        let refused = register(&stage, id, token.map(String::as_str), &body).await;
+    ]
+}
+
+#[tokio::test]
+async fn whoever_is_not_that_tpm_is_told_why() {
+    let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let stage = stage_for(&tpm, "Enabled");
+    let other = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let key = challenged(&stage, &tpm).await;
+    let rows = [
+        no_challenge_for(&tpm, &other),
+        no_registration_for(&tpm, &key),
+    ]
+    .concat();
+    for (row, id, token, body, code, words) in rows {
+        let refused = register(&stage, id, token.as_deref(), &body).await;
         let message = refused.body["message"].as_str().unwrap_or_default();
         assert_eq!(refused.body["errorCode"], code, "{row}: {}", refused.body);
         assert!(message.contains(words), "{row}: {message}");
@@ -222,15 +253,21 @@ async fn whoever_is_not_that_tpm_is_told_why() {
     let blob = challenge.body["authenticationKey"].as_str().unwrap();
     assert!(other.activate(blob, "stolen").is_err());
     assert_eq!(stage.memory.count(), 0, "nothing is written");
+}
 
+#[tokio::test]
+async fn the_seed_decides_which_tokens_count() {
+    let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let stage = stage_for(&tpm, "Enabled");
+    let token = token_for(&challenged(&stage, &tpm).await, ID);
     set_seed(&stage, None);
     let waits = register(&stage, ID, None, &body(&tpm)).await;
     assert_eq!(waits.body["errorCode"], 503_000, "the Secret is missing");
     set_seed(&stage, Some(8));
-    let refused = register(&stage, ID, Some(&own), &body(&tpm)).await;
+    let refused = register(&stage, ID, Some(&token), &body(&tpm)).await;
     assert_eq!(refused.body["errorCode"], 401_000, "the seed was replaced");
     set_seed(&stage, Some(7));
-    let accepted = register(&stage, ID, Some(&own), &body(&tpm)).await;
+    let accepted = register(&stage, ID, Some(&token), &body(&tpm)).await;
     assert_eq!(accepted.status, 202, "{}", accepted.body);
 }
 

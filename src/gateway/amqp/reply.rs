@@ -46,6 +46,15 @@ pub(super) fn answer(
             (Outcome::Accepted, Some(reply(&shown.body, running)))
         }
         Ok(Answer::Registration(body)) => (Outcome::Accepted, Some(reply(&body, None))),
+        // SASL has challenged a TPM before any message, so that none is left to be challenged.
+        Ok(Answer::Challenge(body)) => {
+            let rejected = Outcome::Rejected {
+                condition: "amqp:unauthorized-access",
+                description: body.to_string(),
+                info: Vec::new(),
+            };
+            (rejected, None)
+        }
         Err((problem, body)) if in_body => {
             (Outcome::Accepted, Some(reply(&body, problem.retry_after())))
         }

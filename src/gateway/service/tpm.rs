@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::attest::Attested;
-use super::{Answer, Caller, Service};
+use super::{Answer, Caller, Protocol, Service};
 use crate::api::v1alpha1::RegistrationState;
 use crate::domain::attestation::tpm::PublicArea;
 use crate::domain::attestation::{Attestation, DeviceCredential, SymmetricKey};
@@ -25,7 +25,9 @@ impl<R: Registrations> Service<R> {
         caller: &Caller,
         body: &[u8],
     ) -> Result<Option<Answer>, Problem> {
-        if caller.token.is_some() || !caller.certificates.is_empty() {
+        // Over AMQP, SASL asks; over MQTT no SDK has a TPM.
+        let bare = caller.token.is_none() && caller.certificates.is_empty();
+        if !bare || caller.protocol != Protocol::Https {
             return Ok(None);
         }
         self.may_authenticate(caller)?;

@@ -5,14 +5,14 @@ mod group;
 mod individual;
 mod pki;
 mod possession;
-mod scene;
+pub(crate) mod scene;
 
 use self::scene::{Scene, Told};
 
 /// What is enrolled and presented, and what the device is told.
-type Row = (&'static str, fn() -> Scene, Told);
+pub(crate) type Row = (&'static str, fn() -> Scene, Told);
 
-async fn play(rows: &[Row]) {
+pub(crate) async fn play(rows: &[Row]) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     for (row, scene, told) in rows {
         scene().is_told(row, *told).await;

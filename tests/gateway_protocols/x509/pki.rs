@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate with its key.
-pub(super) struct Made {
+pub(crate) struct Made {
     params: CertificateParams,
     key: KeyPair,
     pub(super) der: CertificateDer<'static>,

@@ -11,11 +11,11 @@ use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, dial_with, register_path
 use crate::stage::{NAMESPACE, Stage, token};
 
 /// Who registers, unless a row says otherwise.
-pub(super) const ID: &str = "press-7";
+pub(crate) const ID: &str = "press-7";
 
 /// What the device is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It is registered through the Enrollment of that name, with the leaf that it presented.
     Registered(&'static str),
     /// It is registered with its keys.
@@ -26,15 +26,15 @@ pub(super) enum Told {
     NotLetIn(u32, &'static str),
 }
 
-pub(super) struct Scene {
-    pub(super) stage: Stage,
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
     id: String,
     chain: Vec<CertificateDer<'static>>,
     key: Option<PrivateKeyDer<'static>>,
     token: Option<String>,
 }
 
-pub(super) fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let stage = Stage::new();
     // The group with keys that every stage has stays only where a row wants it.
     stage.tenants.remove_enrollment(NAMESPACE, "line-3");
@@ -49,13 +49,13 @@ pub(super) fn scene() -> Scene {
 
 impl Scene {
     /// An Enrollment with any spec.
-    pub(super) fn enrolled(self, name: &str, spec: &Value) -> Self {
+    pub(crate) fn enrolled(self, name: &str, spec: &Value) -> Self {
         self.stage.enroll_as(name, spec);
         self
     }
 
     /// An individual Enrollment, `one`.
-    pub(super) fn individual(self, client_certificates: &Value) -> Self {
+    pub(crate) fn individual(self, client_certificates: &Value) -> Self {
         let x509 = json!({ "clientCertificates": client_certificates });
         let spec =
             json!({ "individual": { "registrationId": ID }, "attestation": { "x509": x509 } });
@@ -63,11 +63,11 @@ impl Scene {
     }
 
     /// A group whose authority is verified.
-    pub(super) fn group(self, name: &str, primary: &Made) -> Self {
+    pub(crate) fn group(self, name: &str, primary: &Made) -> Self {
         self.group_with(name, &json!({}), primary, None)
     }
 
-    pub(super) fn disabled_group(self, name: &str, primary: &Made) -> Self {
+    pub(crate) fn disabled_group(self, name: &str, primary: &Made) -> Self {
         self.group_with(
             name,
             &json!({ "provisioningStatus": "Disabled" }),
@@ -76,7 +76,7 @@ impl Scene {
         )
     }
 
-    pub(super) fn group_with(
+    pub(crate) fn group_with(
         self,
         name: &str,
         spec: &Value,
@@ -99,7 +99,7 @@ impl Scene {
     }
 
     /// A group whose authority is not verified.
-    pub(super) fn unverified_group(self, name: &str, primary: &Made) -> Self {
+    pub(crate) fn unverified_group(self, name: &str, primary: &Made) -> Self {
         let x509 = json!({ "signingCertificates": { "primary": primary.pem() } });
         self.enrolled(
             name,
@@ -107,18 +107,18 @@ impl Scene {
         )
     }
 
-    pub(super) fn registers_as(mut self, id: &str) -> Self {
+    pub(crate) fn registers_as(mut self, id: &str) -> Self {
         self.id = id.to_owned();
         self
     }
 
-    pub(super) fn presents(self, leaf: &Made, others: &[&Made]) -> Self {
+    pub(crate) fn presents(self, leaf: &Made, others: &[&Made]) -> Self {
         let mut chain = vec![leaf.der.clone()];
         chain.extend(others.iter().map(|made| made.der.clone()));
         self.presents_raw(chain, leaf.private_key())
     }
 
-    pub(super) fn presents_raw(
+    pub(crate) fn presents_raw(
         mut self,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -129,13 +129,18 @@ impl Scene {
     }
 
     /// With a token of the group that every stage has.
-    pub(super) fn sends_token(mut self) -> Self {
-        self.token = Some(token(&self.id));
+    pub(crate) fn sends_token(self) -> Self {
+        let token = token(&self.id);
+        self.sends(&token)
+    }
+
+    pub(crate) fn sends(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
         self
     }
 
     /// Plays it over all protocols.
-    pub(super) async fn is_told(&self, row: &str, told: Told) {
+    pub(crate) async fn is_told(&self, row: &str, told: Told) {
         let (status, body) = self.over_https().await;
         let mqtt = self.over_mqtt().await;
         let (amqp_status, amqp) = self.over_amqp().await;
@@ -186,7 +191,7 @@ impl Scene {
         Some((self.chain.clone(), key.clone_key()))
     }
 
-    pub(super) async fn over_https(&self) -> (u16, Value) {
+    pub(crate) async fn over_https(&self) -> (u16, Value) {
         let sockets = self.stage.listen().await;
         let mut device = Https::open_as(&sockets, self.identity()).await;
         let line = format!("PUT {}", register_path(&self.id, "2019-03-31"));
@@ -197,7 +202,7 @@ impl Scene {
     }
 
     /// Without SASL where there is no token, R21.
-    pub(super) async fn over_amqp(&self) -> (u16, Value) {
+    pub(crate) async fn over_amqp(&self) -> (u16, Value) {
         let sockets = self.stage.listen().await;
         let stream = dial_with(&sockets, sockets.amqp, true, self.identity()).await;
         let links = Links::of(&self.id);
@@ -218,7 +223,7 @@ impl Scene {
     }
 
     /// Status and body; nothing when CONNECT is refused.
-    pub(super) async fn over_mqtt(&self) -> Option<(u16, Value)> {
+    pub(crate) async fn over_mqtt(&self) -> Option<(u16, Value)> {
         let sockets = self.stage.listen().await;
         let stream = dial_with(&sockets, sockets.mqtt, true, self.identity()).await;
         let manner = Manner {
