@@ -46,7 +46,7 @@ pub(super) fn answer(
             (Outcome::Accepted, Some(reply(&shown.body, running)))
         }
         Ok(Answer::Registration(body)) => (Outcome::Accepted, Some(reply(&body, None))),
-        // SASL has challenged a TPM before any message, so that none is left to be challenged.
+        // The service challenges over HTTPS only.
         Ok(Answer::Challenge(body)) => {
             let rejected = Outcome::Rejected {
                 condition: "amqp:unauthorized-access",

@@ -25,7 +25,7 @@ impl<R: Registrations> Service<R> {
         caller: &Caller,
         body: &[u8],
     ) -> Result<Option<Answer>, Problem> {
-        // Over AMQP, SASL asks; over MQTT no SDK has a TPM.
+        // The device API has TPMs over HTTPS and AMQP, and over AMQP SASL would ask.
         let bare = caller.token.is_none() && caller.certificates.is_empty();
         if !bare || caller.protocol != Protocol::Https {
             return Ok(None);
