@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test bench attack fuzz crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -17,6 +17,13 @@ test: prepare ## Check format and lints and run every test on a real control pla
 bench: prepare ## Compare registrations, moves and polls with raw loops, in a release build
 	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin bench
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
+
+attack: prepare ## Attack a gateway in every way that we know, in a release build, and judge the cost
+	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin attack
+	@"$${CARGO_TARGET_DIR:-target}/release/attack" $(ARGS)
+
+fuzz: prepare ## Fuzz each parser under libFuzzer: make fuzz SECONDS_EACH=600 TARGETS="http sas"
+	@tests/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
 
 crds: ## Generate crds/ and the chart's copy from the types in src/api
 	cargo build --quiet --bin rehome
