@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rehome::clock::SystemClock;
 use rehome::wire::incidents::{Incident, Incidents};
 use rehome::wire::networks::Networks;
+use rehome::wire::rate::Rate;
 use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, Surroundings, server_config};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -319,6 +320,24 @@ async fn one_address_cannot_take_all_handshakes() {
     freed
         .await
         .expect("a broken handshake gives its place back");
+}
+
+#[tokio::test]
+async fn one_address_cannot_open_connections_without_pause() {
+    let limits = AcceptLimits {
+        new_of_client: Rate {
+            burst: 3,
+            per_ten_seconds: 1,
+        },
+        ..AcceptLimits::default()
+    };
+    let (server, certificate) = server(limits).await;
+    for number in 1..=4 {
+        // They are closed again at once: only how often they come counts.
+        let came = dial(server.address, &certificate, BOTH, None).await;
+        assert_eq!(came.is_ok(), number <= 3, "number {number}");
+    }
+    assert!(server.incidents.count(Incident::TooManyOfClient) >= 1);
 }
 
 #[tokio::test]

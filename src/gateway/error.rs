@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::render::timestamp;
+use crate::wire::incidents::Incident;
 
 /// Seconds after which a device is told to ask again. Every SDK honours values from 2 to 5.
 pub const RETRY_AFTER: u32 = 3;
@@ -138,6 +139,25 @@ impl Problem {
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+        }
+    }
+
+    /// What to count it as besides, when nothing else does. Wrong keys count where clients do.
+    pub fn incident(&self) -> Option<Incident> {
+        match self {
+            Self::BadRequest(_) => Some(Incident::Malformed),
+            Self::QuotaExceeded => Some(Incident::TooManyRegistrations),
+            Self::Unauthorized(_)
+            | Self::WrongKey
+            | Self::NotEnrolled
+            | Self::NotRegistered
+            | Self::UnknownOperation
+            | Self::UnknownPath
+            | Self::MethodNotAllowed
+            | Self::TooLarge(_)
+            | Self::Throttled
+            | Self::Unavailable
+            | Self::Internal => None,
         }
     }
 

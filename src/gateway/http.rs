@@ -72,7 +72,7 @@ async fn register<R: Registrations>(
 ) -> Response {
     let served = async {
         let body = read(&service, &peer, body).await?;
-        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        let caller = caller(&service, &peer, &scope, &id, query.as_deref(), &headers)?;
         let request = Request::Register { body };
         service.serve(&caller, request).await
     };
@@ -102,7 +102,7 @@ async fn poll<R: Registrations>(
     let served = async {
         // Some SDKs send a body; it means nothing.
         read(&service, &peer, body).await?;
-        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        let caller = caller(&service, &peer, &scope, &id, query.as_deref(), &headers)?;
         service.serve(&caller, Request::Poll { operation_id }).await
     };
     match served.await {
@@ -129,7 +129,7 @@ async fn lookup<R: Registrations>(
 ) -> Response {
     let served = async {
         let body = read(&service, &peer, body).await?;
-        let caller = caller(&peer, &scope, &id, query.as_deref(), &headers)?;
+        let caller = caller(&service, &peer, &scope, &id, query.as_deref(), &headers)?;
         let request = Request::Lookup { body };
         service.serve(&caller, request).await
     };
@@ -178,7 +178,20 @@ async fn method_not_allowed<R: Registrations>(
     refuse(&service, &problem)
 }
 
-fn caller(
+fn caller<R: Registrations>(
+    service: &Service<R>,
+    peer: &Peer,
+    scope: &str,
+    id: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Caller, Problem> {
+    let caller = read_caller(peer, scope, id, query, headers);
+    service.note(peer.address.ip(), caller.as_ref().err());
+    caller
+}
+
+fn read_caller(
     peer: &Peer,
     scope: &str,
     id: &str,

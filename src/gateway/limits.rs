@@ -2,7 +2,7 @@
 //! it, but not grow it.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,13 +11,8 @@ use moka::sync::Cache;
 use crate::clock::Clock;
 use crate::domain::ids::ApiVersion;
 use crate::wire::networks::Networks;
-
-/// So many requests at once, and then so many in ten seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
-    pub burst: u32,
-    pub per_ten_seconds: u32,
-}
+use crate::wire::rate::Bucket;
+pub use crate::wire::rate::Rate;
 
 /// Bounds on requests. The defaults let every SDK register and poll as it does.
 #[derive(Debug, Clone, Copy)]
@@ -126,40 +121,6 @@ impl Throttle {
             .get_with(client, || Arc::new(Bucket::full(rate, now)));
         bucket.take(rate, now);
     }
-}
-
-/// A token bucket.
-struct Bucket(Mutex<(f64, Duration)>);
-
-impl Bucket {
-    fn full(rate: Rate, now: Duration) -> Self {
-        Self(Mutex::new((f64::from(rate.burst), now)))
-    }
-
-    fn take(&self, rate: Rate, now: Duration) -> bool {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refill(&mut bucket, rate, now);
-        if bucket.0 < 1.0 {
-            return false;
-        }
-        bucket.0 -= 1.0;
-        true
-    }
-
-    fn has_any(&self, rate: Rate, now: Duration) -> bool {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refill(&mut bucket, rate, now);
-        bucket.0 >= 1.0
-    }
-}
-
-fn refill(bucket: &mut (f64, Duration), rate: Rate, now: Duration) {
-    let gained =
-        now.saturating_sub(bucket.1).as_secs_f64() * f64::from(rate.per_ten_seconds) / 10.0;
-    *bucket = (
-        (bucket.0 + gained).min(f64::from(rate.burst)),
-        now.max(bucket.1),
-    );
 }
 
 /// When each device was last told its hub by this replica: how we notice one that its hub refuses.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::amqp::AmqpLimits;
 use super::http::ConnectionLimits;
-use super::limits::RequestLimits;
+use super::limits::{Rate, RequestLimits};
 use super::mqtt::MqttLimits;
 use super::service::Settings;
 use crate::cluster::connect::Connection;
@@ -69,6 +69,10 @@ pub struct Options {
     /// Open connections of one client; a fleet behind one NAT is one client.
     #[arg(long, default_value_t = 4096)]
     pub max_connections_per_client: usize,
+
+    /// New connections of one client in ten seconds.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_connections_per_client: u32,
 
     /// Failed authentications of one client in ten seconds, after which it has to wait.
     #[arg(long, default_value_t = 1000)]
@@ -138,6 +142,10 @@ impl Options {
         let mut bounds = Bounds::default();
         bounds.accept.connections = self.max_connections;
         bounds.accept.per_client = self.max_connections_per_client;
+        bounds.accept.new_of_client = Rate {
+            burst: self.max_new_connections_per_client,
+            per_ten_seconds: self.max_new_connections_per_client,
+        };
         bounds.settings.networks = Arc::new(Networks::new(
             self.client_prefix_v4,
             self.client_prefix_v6,
@@ -212,6 +220,7 @@ mod tests {
     fn limits_reach_where_they_count() {
         let options = parse(&[
             "--max-connections-per-client=7",
+            "--max-new-connections-per-client=70",
             "--client-prefix-v4=24",
             "--unlimited-network=198.51.100.0/24,2001:db8::/32",
             "--resend-window-seconds=1",
@@ -221,6 +230,7 @@ mod tests {
         ]);
         let bounds = options.unwrap().bounds();
         assert_eq!(bounds.accept.per_client, 7);
+        assert_eq!(bounds.accept.new_of_client.per_ten_seconds, 70);
         let client = |address: &str| {
             let networks = &bounds.settings.networks;
             networks.client(address.parse().unwrap())
@@ -241,7 +251,7 @@ mod tests {
     #[test]
     fn without_flags_the_defaults_of_the_service_hold() {
         let (bounds, defaults) = (parse(&[]).unwrap().bounds(), Bounds::default());
-        let show = |bounds: &Bounds| format!("{:?}", bounds.settings);
+        let show = |bounds: &Bounds| format!("{:?} {:?}", bounds.accept, bounds.settings);
         assert_eq!(show(&bounds), show(&defaults));
     }
 }

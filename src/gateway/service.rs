@@ -179,6 +179,7 @@ impl<R: Registrations> Service<R> {
             Request::Poll { operation_id } => self.poll(caller, &operation_id).await,
             Request::Lookup { body } => self.lookup(caller, &body).await,
         };
+        self.note(caller.address, answer.as_ref().err());
         let outcome = match &answer {
             Ok(Answer::Operation(shown)) if shown.is_final() => "answered",
             Ok(Answer::Operation(_)) => "assigning",
@@ -202,6 +203,13 @@ impl<R: Registrations> Service<R> {
     /// As the device is to be told.
     pub fn check(&self, caller: &Caller) -> Result<(), Problem> {
         self.authenticate(caller).map(|_| ())
+    }
+
+    /// Counts what a client was refused for, if that is something that people should see.
+    pub fn note(&self, address: IpAddr, problem: Option<&Problem>) {
+        if let Some(incident) = problem.and_then(Problem::incident) {
+            self.metrics.incidents().note(incident, address);
+        }
     }
 
     /// What the clock says, for the front ends' timestamps.

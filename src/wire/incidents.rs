@@ -36,10 +36,12 @@ pub enum Incident {
     TooManyFailures,
     /// One device asked too often.
     TooManyRequests,
+    /// A group has as many registrations as it may.
+    TooManyRegistrations,
 }
 
 /// Every kind, in the order of the counters.
-pub const INCIDENTS: [Incident; 9] = [
+pub const INCIDENTS: [Incident; 10] = [
     Incident::TooManyConnections,
     Incident::TooManyOfClient,
     Incident::SlowHandshake,
@@ -49,6 +51,7 @@ pub const INCIDENTS: [Incident; 9] = [
     Incident::Malformed,
     Incident::TooManyFailures,
     Incident::TooManyRequests,
+    Incident::TooManyRegistrations,
 ];
 
 impl Incident {
@@ -64,6 +67,7 @@ impl Incident {
             Self::Malformed => "malformed",
             Self::TooManyFailures => "too_many_failures",
             Self::TooManyRequests => "too_many_requests",
+            Self::TooManyRegistrations => "too_many_registrations",
         }
     }
 
@@ -74,7 +78,7 @@ impl Incident {
                 "connections are dropped: as many are open as may be; see --max-connections"
             }
             Self::TooManyOfClient => {
-                "connections of one client are dropped; if it is a NAT or a load balancer, see \
+                "connections of one client are dropped: too many, or too fast; if it is a NAT or a load balancer, see \
                  --unlimited-network and --proxy-protocol-from"
             }
             Self::SlowHandshake => "TLS handshakes did not end in time and were dropped",
@@ -89,6 +93,10 @@ impl Incident {
                  --unlimited-network"
             }
             Self::TooManyRequests => "one device asks too often and has to wait",
+            Self::TooManyRegistrations => {
+                "new devices are refused: their Enrollment has maxRegistrations; if they are not \
+                 yours, its key is known to somebody else"
+            }
         }
     }
 }

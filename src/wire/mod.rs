@@ -9,6 +9,7 @@ pub mod incidents;
 pub mod mqtt;
 pub mod networks;
 pub mod proxy;
+pub mod rate;
 pub mod tls;
 pub mod tpm;
 pub mod websocket;

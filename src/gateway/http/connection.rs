@@ -12,13 +12,16 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
 use crate::wire::websocket::{Handover, Subprotocol, WebSocket};
 
 /// What a connection has become, where it did not remain HTTP.
 pub type Socket = (Subprotocol, WebSocket<TokioIo<Upgraded>>);
+
+/// How long the last request of a connection may take to be served, its answer read.
+const LAST_REQUEST: Duration = Duration::from_secs(30);
 
 /// Bounds of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -82,7 +85,47 @@ where
         served?;
     } else {
         connection.as_mut().graceful_shutdown();
-        connection.await?;
+        // A client that reads nothing would keep its last answer, and the connection, for ever.
+        let Ok(served) = timeout(LAST_REQUEST, connection).await else {
+            return Ok(None);
+        };
+        served?;
     }
     handover.upgraded().await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Serves a client that has sent this, reads nothing and does not hang up.
+    async fn served(sent: &[u8]) -> (Result<Option<Socket>, hyper::Error>, Duration) {
+        let (mut client, server) = tokio::io::duplex(1024);
+        client.write_all(sent).await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/", get(async || "x".repeat(64 * 1024)));
+        let begin = Instant::now();
+        let served = serve(server, router, (), ConnectionLimits::default(), stopped).await;
+        (served, begin.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_does_not_stay_for_ever() {
+        let (served, took) = served(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(served.unwrap().is_none());
+        assert_eq!(took, ConnectionLimits::default().lifetime + LAST_REQUEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_not_waited_for() {
+        for sent in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+            let (served, took) = served(sent.as_bytes()).await;
+            assert!(served.unwrap_err().is_timeout(), "{sent}");
+            assert_eq!(took, ConnectionLimits::default().idle, "{sent}");
+        }
+    }
 }

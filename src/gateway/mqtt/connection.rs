@@ -15,7 +15,8 @@ use super::topics::{self, ANSWERS, What};
 use crate::gateway::error::{Problem, RETRY_AFTER};
 use crate::gateway::registrations::Registrations;
 use crate::gateway::service::{Answer, Protocol, Request};
-use crate::wire::mqtt::{self, End, Event, Events, Filter, Handle, Publish, Qos};
+use crate::wire::incidents::Incident;
+use crate::wire::mqtt::{self, End, Event, Events, Filter, Handle, Publish, Qos, Refusal};
 use crate::wire::tls::Peer;
 
 /// Tells connections of one device apart.
@@ -60,6 +61,10 @@ impl<R: Registrations> MqttFront<R> {
             Ok(login) => login,
             Err(refusal) => {
                 tracing::debug!(%address, ?refusal, "CONNECT refused");
+                if refusal == Refusal::BadUserNameOrPassword {
+                    let incidents = self.service.metrics().incidents();
+                    incidents.note(Incident::Malformed, address.ip());
+                }
                 let _ = handle.refuse(refusal);
                 return;
             }

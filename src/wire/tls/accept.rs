@@ -22,6 +22,7 @@ use super::admission::{Admission, Slot};
 use crate::wire::incidents::{Incident, Incidents};
 use crate::wire::networks::Networks;
 use crate::wire::proxy;
+use crate::wire::rate::Rate;
 
 /// Bounds on connections. One [`Acceptor`] may serve several listeners; they share its bounds.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,9 @@ pub struct AcceptLimits {
     /// Open connections of one client, as [`Networks`] counts clients. Generous, because a fleet
     /// behind one NAT, or behind a load balancer that hides addresses, is one client.
     pub per_client: usize,
+    /// New connections of one client. A handshake costs us more than it costs a client that throws
+    /// the answer away; a fleet that comes back after an outage must still get in.
+    pub new_of_client: Rate,
 }
 
 impl Default for AcceptLimits {
@@ -47,6 +51,10 @@ impl Default for AcceptLimits {
             handshakes_per_client: 256,
             connections: 20_000,
             per_client: 4096,
+            new_of_client: Rate {
+                burst: 5000,
+                per_ten_seconds: 5000,
+            },
         }
     }
 }

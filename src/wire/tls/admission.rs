@@ -1,21 +1,30 @@
-//! How many connections there may be, in all and of one client.
+//! How many connections there may be, in all and of one client, and how often one may open them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::AcceptLimits;
 use crate::wire::networks::Networks;
+use crate::wire::rate::Bucket;
 
-/// Counts connections. Holds nothing about clients that are not connected.
+/// Clients whose new connections are counted at once: an attacker can fill the table, not grow it.
+const TRACKED: u64 = 100_000;
+
+/// Counts connections. Of clients that are not connected it holds a number, for a while.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: AcceptLimits,
     networks: Arc<Networks>,
     connections: Arc<Semaphore>,
     clients: Mutex<HashMap<IpAddr, Open>>,
+    begun: Instant,
+    newcomers: Cache<IpAddr, Arc<Bucket>>,
 }
 
 /// Connections of one client.
@@ -30,6 +39,12 @@ impl Admission {
         Arc::new(Self {
             connections: Arc::new(Semaphore::new(limits.connections)),
             clients: Mutex::default(),
+            begun: Instant::now(),
+            newcomers: Cache::builder()
+                .max_capacity(TRACKED)
+                // A bucket that was not touched for so long is full again.
+                .time_to_idle(Duration::from_mins(1))
+                .build(),
             limits,
             networks,
         })
@@ -40,7 +55,8 @@ impl Admission {
         self.connections.clone().try_acquire_owned().ok()
     }
 
-    /// One of the client's connections, in its handshake; `None` when they are taken.
+    /// One of the client's connections, in its handshake; `None` when they are taken, or when it
+    /// opens them too fast.
     pub(super) fn client(
         self: &Arc<Self>,
         connection: OwnedSemaphorePermit,
@@ -48,6 +64,9 @@ impl Admission {
     ) -> Option<Slot> {
         let client = self.networks.client(address);
         if let Some(client) = client {
+            if !self.may_come(client) {
+                return None;
+            }
             let mut clients = self.clients();
             let open = clients.entry(client).or_default();
             let limits = self.limits;
@@ -63,6 +82,12 @@ impl Admission {
             shaking: true,
             _connection: connection,
         })
+    }
+
+    fn may_come(&self, client: IpAddr) -> bool {
+        let (rate, now) = (self.limits.new_of_client, self.begun.elapsed());
+        let full = || Arc::new(Bucket::full(rate, now));
+        self.newcomers.get_with(client, full).take(rate, now)
     }
 
     fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, Open>> {
