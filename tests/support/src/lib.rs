@@ -11,6 +11,7 @@
 //!      └──────────── process, warden, network, certificates, wait ────────────┘
 //! ```
 
+pub mod attack;
 mod audit;
 mod certificates;
 pub mod chart;

@@ -31,6 +31,11 @@ impl Key {
         Ok(Self(bytes))
     }
 
+    /// Reads what [`Self::to_base64`] wrote.
+    pub fn from_base64(text: &str) -> Result<Self> {
+        Ok(Self(STANDARD.decode(text).context("no key in base64")?))
+    }
+
     /// The key in base64, as it stands in Secrets and identities.
     pub fn to_base64(&self) -> String {
         STANDARD.encode(&self.0)

@@ -76,6 +76,10 @@ impl Trust {
         &self.pem
     }
 
+    pub(crate) fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
     /// A client for the server of that name, wherever it listens.
     pub(crate) fn http_client(&self, host: &str, address: SocketAddr) -> Result<reqwest::Client> {
         let roots = reqwest::Certificate::from_pem_bundle(self.pem.as_bytes())?;

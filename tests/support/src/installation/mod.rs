@@ -9,6 +9,7 @@ mod calls;
 mod hub;
 mod more;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Installation {
     pub operator: Operator,
     pub controller: Process,
     pub gateway: Process,
+    /// Where the gateway says how it is, and serves its metrics.
+    pub gateway_health: SocketAddr,
     pub hubs: Vec<Hub>,
     /// Where devices register.
     pub registrar: Registrar,
@@ -85,7 +88,7 @@ impl Installation {
             .start_controller(&operator, "controller", &flags.controller)
             .await?;
         let place = addresses.place(2);
-        let gateway = server
+        let (gateway, gateway_health) = server
             .start_gateway(&operator, &authority, place, "gateway", &flags.gateway)
             .await?;
         let mut running = Vec::new();
@@ -98,6 +101,7 @@ impl Installation {
             operator,
             controller,
             gateway,
+            gateway_health,
             hubs: running,
             registrar,
             directory,
@@ -163,7 +167,7 @@ impl Server<'_> {
         place: Place,
         name: &str,
         flags: &[String],
-    ) -> Result<Process> {
+    ) -> Result<(Process, SocketAddr)> {
         let directory = self.directory.join(name);
         std::fs::create_dir_all(&directory)?;
         self.write_certificate(&directory, authority, place)?;
@@ -186,7 +190,7 @@ impl Server<'_> {
         process.wait_for_port(place.https(), START).await?;
         process.wait_for_port(place.mqtt(), START).await?;
         process.wait_for_port(place.amqp(), START).await?;
-        Ok(process)
+        Ok((process, health.into()))
     }
 
     fn token_directory(&self) -> Result<PathBuf> {

@@ -18,7 +18,7 @@ impl Installation {
     ) -> Result<(Process, Registrar)> {
         let place = self.addresses.place(LATER + number);
         let name = format!("gateway-{number}");
-        let started = self
+        let (started, _) = self
             .server()
             .start_gateway(&self.operator, &self.authority, place, &name, flags)
             .await?;
