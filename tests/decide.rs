@@ -11,6 +11,8 @@
 mod care;
 #[path = "decide/first.rs"]
 mod first;
+#[path = "decide/modules.rs"]
+mod modules;
 #[path = "decide/moves.rs"]
 mod moves;
 #[path = "decide/stage.rs"]

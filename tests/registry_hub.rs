@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use rehome::clock::{Clock, SystemClock};
 use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, IdentityChange, Mark, NewIdentity};
+use rehome::domain::module::{Module, NewModule};
 use rehome::domain::twin::{Content, Metadata};
 use rehome::hub::Hub;
 use rehome::hub::rest::Policies;
@@ -199,7 +200,10 @@ async fn a_hub_tells_what_it_is_and_what_it_will_not_do() {
     assert_eq!(facts.device_count, 1);
     assert!(facts.max_device_count.is_some());
     assert!(
-        hub.guarantees("fence") && hub.guarantees("versions") && hub.guarantees("etags-unique")
+        hub.guarantees("fence")
+            && hub.guarantees("versions")
+            && hub.guarantees("etags-unique")
+            && hub.guarantees("modules")
     );
     hub.check_rights().await.unwrap();
 
@@ -243,4 +247,83 @@ async fn what_carries_our_mark_and_is_disabled_is_found() {
     assert_eq!(next, None);
     let marked: Vec<_> = marked.iter().map(|one| one.device_id.as_str()).collect();
     assert_eq!(marked, ["a"]);
+}
+
+#[tokio::test]
+async fn a_module_is_carried_whole_while_a_mark_holds_both_devices() {
+    let (source, target) = (hub(), hub());
+    for hub in [&source, &target] {
+        hub.probe().await.unwrap();
+        hub.create(&new_identity("press%7")).await.unwrap();
+    }
+    let there = target.read("press%7").await.unwrap().unwrap();
+    let module = NewModule {
+        device_id: "press%7".into(),
+        id: "gauge#1".into(),
+        managed_by: Some("line".into()),
+        authentication: Some(Credential::Attested(keys()).authentication()),
+        content: new_identity("press%7").content,
+        versions: (41, 7),
+        metadata: Metadata::default(),
+        device_etag: None,
+    };
+    // Made while the device was free, and then held.
+    let free = source.read("press%7").await.unwrap().unwrap();
+    let free = source.update(&free, &change(true, None)).await.unwrap();
+    let made = source.create_module(&module).await.unwrap();
+    assert_eq!(made, Created::NewUnstamped);
+    let held = change(false, Some("rehome uid-1 transfer-1"));
+    let held = source.update(&free, &held).await.unwrap();
+    assert_eq!(held.module_ids(), ["gauge#1"]);
+    assert_eq!(source.modules("press%7").await.unwrap(), ["gauge#1"]);
+    let read = source
+        .read_module("press%7", "gauge#1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(read.managed_by.as_deref(), Some("line"));
+    assert_eq!(source.read_module("press%7", "none").await.unwrap(), None);
+
+    let error = target.create_module(&read.copy("press%7", None)).await;
+    assert!(matches!(error.unwrap_err().cause, Cause::Refused { .. }));
+    let error = target
+        .create_module(&read.copy("press%7", Some("MA==")))
+        .await;
+    assert_eq!(error.unwrap_err().cause, Cause::PreconditionFailed);
+    let copy = read.copy("press%7", Some(&there.etag));
+    assert_eq!(
+        target.create_module(&copy).await.unwrap(),
+        Created::NewUnstamped
+    );
+    assert_eq!(
+        target.create_module(&copy).await.unwrap(),
+        Created::AlreadyExists
+    );
+    let found = target
+        .read_module("press%7", "gauge#1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.twin.content, read.twin.content);
+    assert_eq!(
+        (found.twin.desired_version, found.twin.reported_version),
+        (41, 7)
+    );
+    let keys = |module: &Module| module.authentication.as_ref().unwrap()["symmetricKey"].clone();
+    assert_eq!(keys(&found), keys(&read));
+
+    // Late, when the device was let go.
+    let there = target.read("press%7").await.unwrap().unwrap();
+    assert_eq!(
+        there.etag,
+        copy.device_etag.clone().unwrap(),
+        "modules leave the device's etag"
+    );
+    target.update(&there, &change(true, None)).await.unwrap();
+    let late = target.create_module(&copy).await;
+    assert_eq!(late.unwrap_err().cause, Cause::PreconditionFailed);
+    assert_eq!(
+        target.modules("unknown").await.unwrap_err().class(),
+        "unauthorized"
+    );
 }

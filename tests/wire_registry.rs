@@ -350,3 +350,33 @@ async fn only_marked_identities_are_listed_and_pages_are_followed() {
     let asked = recorded.asked.lock().unwrap();
     assert_eq!(asked[1].headers()["x-ms-continuation"], "next-page");
 }
+
+#[tokio::test]
+async fn a_module_s_identity_that_is_not_shown_leaves_its_twin() {
+    let refusal = json!({ "Message": "{\"errorCode\":401002,\"message\":\"Unauthorized\"}" });
+    let twin = json!({ "deviceId": "d", "moduleId": "m", "etag": "AAAAAAAAAAE=",
+        "deviceEtag": "MA==", "properties": {
+            "desired": { "speed": 3, "$version": 4 }, "reported": { "$version": 1 } } });
+    let headers = [("iothub-errorcode", "IotHubUnauthorizedAccess")];
+    let (hub, _) = hub([answer(401, &headers, &refusal), answer(200, &[], &twin)]);
+    let module = hub.read_module("d", "m").await.unwrap().unwrap();
+    assert_eq!(module.authentication, None);
+    assert_eq!(module.twin.desired_version, 4);
+    let missing = json!({ "Message": "{\"errorCode\":404010,\"message\":\"none\"}" });
+    let headers = [("iothub-errorcode", "ModuleNotFound")];
+    let (hub, _) = self::hub([answer(404, &headers, &missing)]);
+    assert_eq!(hub.read_module("d", "m").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_hub_without_modules_has_none_to_list() {
+    let refusal = json!({ "Message": "{\"errorCode\":403010,\"message\":\"basic tier\"}" });
+    let headers = [("iothub-errorcode", "OperationNotAvailableInCurrentTier")];
+    let (hub, _) = hub([answer(403, &headers, &refusal)]);
+    assert!(hub.modules("d").await.unwrap().is_empty());
+    let listed = json!([{ "moduleId": "m", "deviceId": "d", "etag": "MA==" }]);
+    let (hub, asked) = self::hub([answer(200, &[], &listed)]);
+    assert_eq!(hub.modules("d#1").await.unwrap(), ["m"]);
+    let (call, _, _) = asked.only();
+    assert!(call.contains("/devices/d%231/modules?"), "{call}");
+}

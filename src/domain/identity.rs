@@ -162,6 +162,24 @@ impl Identity {
             .as_str()
     }
 
+    /// Ids of the device's modules, as hubs of ours list them; other hubs tell nothing here.
+    pub fn module_ids(&self) -> Vec<String> {
+        let listed = self.body.get("moduleIds").and_then(Value::as_array);
+        let ids = listed.into_iter().flatten().filter_map(Value::as_str);
+        ids.map(str::to_owned).collect()
+    }
+
+    /// The same identity with one more module.
+    #[must_use]
+    pub fn with_module(mut self, id: &str) -> Self {
+        let mut ids = self.module_ids();
+        if !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
+        }
+        self.body.insert("moduleIds".to_owned(), ids.into());
+        self
+    }
+
     /// Whether the device is an IoT Edge device.
     pub fn is_edge(&self) -> bool {
         self.body

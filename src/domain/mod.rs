@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod attestation;
 pub mod identity;
 pub mod ids;
+pub mod module;
 pub mod object_name;
 pub mod policy;
 pub mod sas;

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::domain::identity::{Identity, IdentityChange, Mark, NewIdentity};
+use crate::domain::module::NewModule;
+use crate::domain::twin::{Content, Metadata};
 
 /// Answer to a bulk call (page "Service - Bulk Create Or Update Devices").
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +58,13 @@ pub(super) struct QueriedTwin {
     status_reason: Option<String>,
 }
 
+/// What a list of modules says about one of them.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedModule {
+    pub(super) module_id: String,
+}
+
 impl BulkError {
     /// The code as text, whether it came as a name or a number.
     pub(super) fn code(&self) -> String {
@@ -64,7 +73,9 @@ impl BulkError {
     }
 
     pub(super) fn is_already_exists(&self) -> bool {
-        matches!(self.code().as_str(), "DeviceAlreadyExists" | "409001")
+        let code = self.code();
+        let device = matches!(code.as_str(), "DeviceAlreadyExists" | "409001");
+        device || matches!(code.as_str(), "ModuleAlreadyExistsOnDevice" | "409301")
     }
 }
 
@@ -86,7 +97,51 @@ pub(super) fn create_entry(new: &NewIdentity, with_versions: bool) -> Value {
         versions,
         metadata,
     } = new;
-    let (desired, reported) = versions.filter(|_| with_versions).unzip();
+    let versions = versions.filter(|_| with_versions);
+    json!({
+        "id": device_id,
+        "importMode": "create",
+        "status": status(false),
+        "statusReason": mark.to_string(),
+        "authentication": credential.authentication(),
+        "capabilities": { "iotEdge": edge },
+        "tags": content.tags,
+        "properties": properties(content, versions, metadata),
+    })
+}
+
+/// One entry of a bulk create of a module. Without `authentication` the hub makes new keys.
+pub(super) fn create_module_entry(new: &NewModule, with_versions: bool) -> Value {
+    let NewModule {
+        device_id,
+        id,
+        managed_by,
+        authentication,
+        content,
+        versions,
+        metadata,
+        device_etag,
+    } = new;
+    let versions = Some(*versions).filter(|_| with_versions);
+    let mut entry = json!({
+        "id": device_id,
+        "moduleId": id,
+        "importMode": "create",
+        "managedBy": managed_by,
+        "tags": content.tags,
+        "properties": properties(content, versions, metadata),
+    });
+    if let Some(authentication) = authentication {
+        entry["authentication"] = authentication.clone();
+    }
+    if let Some(etag) = device_etag {
+        entry["deviceETag"] = etag.as_str().into();
+    }
+    entry
+}
+
+fn properties(content: &Content, versions: Option<(i64, i64)>, metadata: &Metadata) -> Value {
+    let (desired, reported) = versions.unzip();
     let section = |values: &Map<String, Value>, version: Option<i64>, metadata: &Option<Value>| {
         let mut values = values.clone();
         if let Some(version) = version {
@@ -98,17 +153,8 @@ pub(super) fn create_entry(new: &NewIdentity, with_versions: bool) -> Value {
         values
     };
     json!({
-        "id": device_id,
-        "importMode": "create",
-        "status": status(false),
-        "statusReason": mark.to_string(),
-        "authentication": credential.authentication(),
-        "capabilities": { "iotEdge": edge },
-        "tags": content.tags,
-        "properties": {
-            "desired": section(&content.desired, desired, &metadata.desired),
-            "reported": section(&content.reported, reported, &metadata.reported),
-        },
+        "desired": section(&content.desired, desired, &metadata.desired),
+        "reported": section(&content.reported, reported, &metadata.reported),
     })
 }
 
@@ -163,7 +209,6 @@ fn status(enabled: bool) -> &'static str {
 mod tests {
     use super::*;
     use crate::domain::identity::Credential;
-    use crate::domain::twin::{Content, Metadata};
 
     fn keys() -> Credential {
         let keys = json!({"primaryKey": "YQ==", "secondaryKey": "Yg=="});

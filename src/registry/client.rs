@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{self, BulkAnswer, QueriedTwin, Statistics};
+use super::body::{self, BulkAnswer, ListedModule, QueriedTwin, Statistics};
 use super::credentials::Tokens;
 use super::pacing::{OpClass, Pacer};
 use super::transport::{Transport, TransportError};
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::domain::identity::{Identity, IdentityChange, NewIdentity};
+use crate::domain::module::{Module, NewModule};
 use crate::domain::twin::Twin;
 
 /// What a path segment leaves as it is.
@@ -151,13 +152,67 @@ impl HubClient {
         self.twin(&ask, &answer).map(Some)
     }
 
+    /// Ids of the device's modules; none where the hub has no such device, or knows no modules.
+    pub async fn modules(&self, device_id: &str) -> Result<Vec<String>, HubError> {
+        let ask = Ask::new(Call::ListModules, OpClass::Registry, Method::GET)
+            .about("devices", device_id)
+            .within("modules");
+        let answer = match absent_is_none(self.send(&ask).await) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Ok(Vec::new()),
+            // A hub of the basic tier has no modules.
+            Err(error) if matches!(error.cause, Cause::Refused { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let listed: Vec<ListedModule> = self.parse(&ask, answer.body())?;
+        Ok(listed.into_iter().map(|module| module.module_id).collect())
+    }
+
+    /// A module with its twin, or `None` when the device has none of that id. A hub that shows no
+    /// identities of modules while the device is disabled shows the twin alone.
+    pub async fn read_module(
+        &self,
+        device_id: &str,
+        module: &str,
+    ) -> Result<Option<Module>, HubError> {
+        let about = |class, collection| {
+            Ask::new(Call::ReadModule, class, Method::GET)
+                .about(collection, device_id)
+                .within("modules")
+                .within(module)
+        };
+        let ask = about(OpClass::Registry, "devices");
+        let identity: Option<Map<String, Value>> = match absent_is_none(self.send(&ask).await) {
+            Ok(Some(answer)) => Some(self.parse(&ask, answer.body())?),
+            Ok(None) => return Ok(None),
+            Err(error) if matches!(error.cause, Cause::Unauthorized(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let ask = about(OpClass::TwinRead, "twins");
+        let Some(answer) = absent_is_none(self.send(&ask).await)? else {
+            return Ok(None);
+        };
+        let twin = self.twin(&ask, &answer)?;
+        Ok(Some(Module::new(module, identity.as_ref(), twin)))
+    }
+
+    /// Creates a module and its twin in one call (bulk registry, one module).
+    pub async fn create_module(&self, new: &NewModule) -> Result<Created, HubError> {
+        let entry = body::create_module_entry(new, self.guarantees("versions"));
+        self.bulk(Call::CreateModule, &new.device_id, &entry).await
+    }
+
     /// Creates identity and twin in one call (bulk registry, one device).
     pub async fn create(&self, new: &NewIdentity) -> Result<Created, HubError> {
         let entry = body::create_entry(new, self.guarantees("versions"));
+        self.bulk(Call::Create, &new.device_id, &entry).await
+    }
+
+    async fn bulk(&self, call: Call, device_id: &str, entry: &Value) -> Result<Created, HubError> {
         let ask = Ask {
             path: "/devices".into(),
-            device: Some(&new.device_id),
-            ..Ask::new(Call::Create, OpClass::Registry, Method::POST)
+            device: Some(device_id),
+            ..Ask::new(call, OpClass::Registry, Method::POST)
         }
         .with_json(&json!([entry]));
         let response = self.exchange(&ask).await?;
@@ -169,7 +224,7 @@ impl HubClient {
         if !response.status().is_success() && !bulk_failed {
             return Err(self.refused(&ask, &response));
         }
-        self.created(&ask, &response, &new.device_id)
+        self.created(&ask, &response, device_id)
     }
 
     /// Changes an identity that is still the version that was read.
@@ -485,6 +540,13 @@ impl<'a> Ask<'a> {
             utf8_percent_encode(device_id, UNRESERVED)
         );
         self.device = Some(device_id);
+        self
+    }
+
+    /// One segment further.
+    fn within(mut self, segment: &str) -> Self {
+        let segment = utf8_percent_encode(segment, UNRESERVED);
+        self.path = format!("{}/{segment}", self.path);
         self
     }
 

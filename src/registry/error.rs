@@ -40,6 +40,12 @@ pub enum Call {
     Update,
     /// Delete an identity.
     Delete,
+    /// List the modules of a device.
+    ListModules,
+    /// Read a module and its twin.
+    ReadModule,
+    /// Create a module with its twin.
+    CreateModule,
     /// Replace tags and desired properties.
     ReplaceTwin,
     /// Merge into tags and desired properties.
@@ -68,7 +74,7 @@ pub enum Cause {
     },
     /// The identity or twin is not the version that was named.
     PreconditionFailed,
-    /// The hub has no such device.
+    /// The hub has no such device or module.
     NotFound,
     /// The device is fenced for a move; its twin cannot be written.
     Fenced,
@@ -124,6 +130,9 @@ impl fmt::Display for Call {
             Self::Create => "creating the identity",
             Self::Update => "updating the identity",
             Self::Delete => "deleting the identity",
+            Self::ListModules => "listing the modules",
+            Self::ReadModule => "reading a module",
+            Self::CreateModule => "creating a module",
             Self::ReplaceTwin => "replacing the twin",
             Self::PatchTwin => "patching the twin",
             Self::Probe => "probing",
@@ -269,9 +278,7 @@ impl Refusal {
         match status {
             StatusCode::UNAUTHORIZED => Cause::Unauthorized(said(&code)),
             StatusCode::FORBIDDEN if is_about_rights(&code) => Cause::Unauthorized(said(&code)),
-            StatusCode::NOT_FOUND if matches!(code.as_str(), "DeviceNotFound" | "404001") => {
-                Cause::NotFound
-            }
+            StatusCode::NOT_FOUND if is_about_absence(&code) => Cause::NotFound,
             // 404012 IotHubFailingOver and its like: this hub is not serving now.
             StatusCode::NOT_FOUND => Cause::Unreachable(said(&code)),
             StatusCode::REQUEST_TIMEOUT => Cause::FateUnknown(said(&code)),
@@ -289,6 +296,14 @@ impl Refusal {
     }
 }
 
+/// A hub's own word that a device, or a module of it, does not exist.
+fn is_about_absence(code: &str) -> bool {
+    matches!(
+        code,
+        "DeviceNotFound" | "404001" | "ModuleNotFound" | "404010"
+    )
+}
+
 /// Entra ID answers a missing role with 403, shared access policies with 401.
 fn is_about_rights(code: &str) -> bool {
     code.contains("Unauthorized") || matches!(code, "GenericForbidden" | "403000" | "Forbidden")
@@ -298,9 +313,11 @@ fn is_about_rights(code: &str) -> bool {
 fn status_of(code: &str) -> StatusCode {
     match code {
         "DeviceAlreadyExists" | "GenericConflict" | "Conflict" => StatusCode::CONFLICT,
-        "DeviceNotFound" => StatusCode::NOT_FOUND,
+        "DeviceNotFound" | "ModuleNotFound" => StatusCode::NOT_FOUND,
         "PreconditionFailed" | "EtagDoesNotMatch" => StatusCode::PRECONDITION_FAILED,
-        "TooManyDevices" | "MessageTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
+        "TooManyDevices" | "TooManyModulesOnDevice" | "MessageTooLarge" => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
         "IotHubQuotaExceeded" | "OperationNotAvailableInCurrentTier" | "IotHubSuspended" => {
             StatusCode::FORBIDDEN
         }

@@ -132,7 +132,7 @@ impl Ground {
         for hub in HUBS {
             // What the hub controller finds out; it has tests of its own.
             let status = json!({ "status": {
-                "guarantees": ["etags-unique", "fence", "versions"],
+                "guarantees": ["etags-unique", "fence", "versions", "modules"],
                 "conditions": [{
                     "type": "Ready", "status": "True", "reason": "Ready", "message": "",
                     "lastTransitionTime": "2026-03-01T07:00:00Z",

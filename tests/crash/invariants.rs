@@ -13,6 +13,7 @@ use rehome::api::v1alpha1::{
 use rehome::domain::identity::Mark;
 use rehome::hub::identity::Authentication;
 use rehome::hub::record::Record;
+use rehome::hub::twin::Twin;
 
 use crate::ground::HUBS;
 use crate::world::World;
@@ -154,7 +155,8 @@ fn no_early_delete(
     (!there).then(|| format!("I3: the source at {} is gone before Commit", from.host_name))
 }
 
-/// I4: from Commit on the target holds all that the source holds.
+/// I4: from Commit on the target holds all that the source holds, and when it is enabled all
+/// modules too.
 fn whole_copy(
     status: &DeviceRegistrationStatus,
     records: &Records,
@@ -169,17 +171,28 @@ fn whole_copy(
     }
     let source = records[site(&transfer.from.hub.host_name)?].as_ref()?;
     let target = records[site(&transfer.to.hub.host_name)?].as_ref()?;
-    if source.identity.generation_id != transfer.from.generation_id || target.identity.enabled {
+    if source.identity.generation_id != transfer.from.generation_id {
         return None;
     }
+    if !target.identity.enabled {
+        let loses = lacks(&source.twin, &target.twin);
+        return loses.then(|| "I4: committed to a copy that lacks a write of the source".into());
+    }
+    let carried = source.modules.iter().all(|(id, module)| {
+        let copy = target.modules.get(id);
+        copy.is_some_and(|copy| !lacks(&module.twin, &copy.twin))
+    });
+    (!carried).then(|| "I4: enabled before the modules were carried".into())
+}
+
+/// Whether the copy lacks something of the original.
+fn lacks(original: &Twin, copy: &Twin) -> bool {
     let lacks = |one: &serde_json::Map<_, _>, other: &serde_json::Map<_, _>| {
         one.iter().any(|(key, value)| other.get(key) != Some(value))
     };
-    let (from, to) = (&source.twin, &target.twin);
-    let loses = lacks(&from.tags, &to.tags)
-        || lacks(&from.desired.values, &to.desired.values)
-        || lacks(&from.reported.values, &to.reported.values);
-    loses.then(|| "I4: committed to a copy that lacks a write of the source".into())
+    lacks(&original.tags, &copy.tags)
+        || lacks(&original.desired.values, &copy.desired.values)
+        || lacks(&original.reported.values, &copy.reported.values)
 }
 
 /// I6: an identity that we created or enabled holds the keys that were attested.

@@ -1,4 +1,4 @@
-//! Proof that the table notices: with each of eight rules of the protocol taken away, some plan
+//! Proof that the table notices: with each of nine rules of the protocol taken away, some plan
 //! must violate an invariant.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::ground::Ground;
 use crate::scenario::{ALL, Scenario};
 use crate::table::Table;
 
-const MUTANTS: [Mutant; 8] = [
+const MUTANTS: [Mutant; 9] = [
     Mutant::NoFence,
     Mutant::DeleteBeforeCommit,
     Mutant::CreateEnabled,
@@ -19,11 +19,13 @@ const MUTANTS: [Mutant; 8] = [
     Mutant::NoReadAgain,
     Mutant::NoIfMatch,
     Mutant::NoLiveRead,
+    Mutant::LeavesModules,
 ];
 
 /// Where broken rules show soonest; the others follow.
-const FIRST: [&str; 4] = [
+const FIRST: [&str; 5] = [
     "move",
+    "move with a module",
     "move of a disabled device",
     "abort: target full after the fence",
     "abort: target unreachable",

@@ -27,6 +27,8 @@ use crate::world::{ROOM, World};
 
 /// Most writes to twins in one plan: what a twin may hold is bounded.
 const WRITES: usize = 100;
+/// The module of devices that have one.
+pub(crate) const MODULE: &str = "gauge";
 
 /// Something that somebody does.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub(crate) enum Act {
     Fill(usize),
     /// Somebody made the device at a hub, with keys of their own.
     MadeByHand(usize),
+    /// A back end gives the device a module at a hub.
+    ModuleMade(usize),
     /// Somebody removes the device from a hub.
     Vanish(usize),
     /// Somebody disables the device at a hub.
@@ -61,6 +65,8 @@ pub(crate) enum Act {
 pub(crate) struct Acknowledged {
     pub(crate) key: String,
     pub(crate) by_device: bool,
+    /// To the twin of the module, not to that of the device.
+    pub(crate) to_module: bool,
     pub(crate) hub: usize,
     pub(crate) generation_id: String,
 }
@@ -125,7 +131,16 @@ impl World {
                     .core
                     .write_twin(&owner, twin, TwinMode::Merge, &IfMatch::Any);
                 let record = write.await.unwrap();
-                self.acknowledge("before", false, hub, &record);
+                self.acknowledge("before", (false, false), hub, &record);
+            }
+            Act::ModuleMade(hub) => {
+                let path = format!("{}/modules/{MODULE}", self.path());
+                // A device that a move holds, or that is gone, takes none.
+                let there = self.at(hub).await;
+                if there.is_some_and(|record| record.identity.enabled) {
+                    let site = &self.hubs[hub];
+                    site.ask(Method::PUT, &path, None, &json!({})).await;
+                }
             }
             Act::Vanish(hub) => {
                 self.state().vanished = true;
@@ -326,7 +341,7 @@ impl World {
                 .await
                 .is_ok()
             {
-                self.acknowledge(&key, true, hub, &record);
+                self.acknowledge(&key, (true, false), hub, &record);
             }
         }
         let key = format!("b{number}");
@@ -340,15 +355,49 @@ impl World {
             )
             .await;
         if let Ok(record) = written {
-            self.acknowledge(&key, false, hub, &record);
+            self.acknowledge(&key, (false, false), hub, &record);
+        }
+        self.write_to_module(hub, &record, number).await;
+    }
+
+    /// The module reports, and a back end writes to it.
+    async fn write_to_module(&self, hub: usize, record: &Record, number: usize) {
+        let Some(module) = record.modules.get(MODULE) else {
+            return;
+        };
+        let core = &self.hubs[hub].core;
+        let owner = Owner {
+            device: self.device.clone(),
+            module: Some(MODULE.parse().unwrap()),
+        };
+        let key = format!("m{number}");
+        let patch = Map::from_iter([(key.clone(), number.into())]);
+        let reported = core
+            .report(&owner, &module.generation_id, &patch, None)
+            .await;
+        if reported.is_ok() {
+            self.acknowledge(&key, (true, true), hub, record);
+        }
+        let key = format!("n{number}");
+        let write = twin_write(&key, number);
+        let written = core.write_twin(&owner, write, TwinMode::Merge, &IfMatch::Any);
+        if let Ok(record) = written.await {
+            self.acknowledge(&key, (false, true), hub, &record);
         }
     }
 
-    fn acknowledge(&self, key: &str, by_device: bool, hub: usize, record: &Record) {
+    fn acknowledge(
+        &self,
+        key: &str,
+        (by_device, to_module): (bool, bool),
+        hub: usize,
+        record: &Record,
+    ) {
         let generation_id = record.identity.generation_id.clone();
         let write = Acknowledged {
             key: key.to_owned(),
             by_device,
+            to_module,
             hub,
             generation_id,
         };

@@ -18,7 +18,7 @@ use crate::fault::{Fault, Kind};
 use crate::ground::{Ground, HUBS};
 use crate::incarnation;
 use crate::invariants;
-use crate::people::Act;
+use crate::people::{Act, MODULE};
 use crate::scenario::{End, Scenario, Twin};
 use crate::wire::Actor;
 use crate::world::World;
@@ -317,14 +317,17 @@ impl Run {
             self.world
                 .violation("I6: the home does not hold the attested keys");
         }
-        let twin = &record.twin;
         for write in acknowledged {
             let own = write.generation_id == identity.generation_id;
-            let there = if write.by_device {
-                twin.reported.values.contains_key(&write.key)
-            } else {
-                twin.tags.contains_key(&write.key) && twin.desired.values.contains_key(&write.key)
-            };
+            let module = write.to_module.then_some(MODULE);
+            let there = record.party(module).is_some_and(|party| {
+                let (twin, key) = (party.twin, &write.key);
+                if write.by_device {
+                    twin.reported.values.contains_key(key)
+                } else {
+                    twin.tags.contains_key(key) && twin.desired.values.contains_key(key)
+                }
+            });
             let from = HUBS[write.hub];
             if !there && (own || end.twin == Twin::Everything) {
                 self.world

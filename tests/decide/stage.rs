@@ -13,9 +13,10 @@ use rehome::api::v1alpha1::{
 use rehome::domain::allocation::{Member, Pool};
 use rehome::domain::attestation::{DeviceCredential, DeviceKeys};
 use rehome::domain::identity::{Credential, Identity};
+use rehome::domain::module::{Module, NewModule};
 use rehome::domain::transfer::{
     Call, Effect, Enrolled, EnrollmentFacts, Facts, HubFacts, Look, Record, Room, Step,
-    Surroundings, Trouble, TroubleKind, Views, decide,
+    Surroundings, Trouble, TroubleKind, View, Views, decide,
 };
 use rehome::domain::twin::{Content, Metadata, Twin};
 
@@ -42,6 +43,8 @@ pub(crate) struct Stage {
     pub(crate) owner: Option<&'static str>,
     /// What other hands do just before the `n`th step, counted from 0, is decided.
     pub(crate) meanwhile: Option<(usize, Act)>,
+    /// What the last record told people.
+    pub(crate) message: Option<String>,
     ids: u32,
     counter: u32,
 }
@@ -55,9 +58,47 @@ pub(crate) struct Hub {
     pub(crate) trouble: Option<TroubleKind>,
     /// Refuses creates for good.
     pub(crate) refuses: bool,
+    /// Not one of ours: it lists modules when asked, and takes none for a disabled device.
+    pub(crate) is_foreign: bool,
+    /// What the twins of the device's modules hold.
+    pub(crate) modules: BTreeMap<String, Content>,
+    /// Refuses this module for good.
+    pub(crate) refuses_module: Option<&'static str>,
     pub(crate) refuses_existing: bool,
     /// A call to it may still act.
     pub(crate) busy: bool,
+}
+
+impl Hub {
+    fn take_module(&mut self, new: NewModule, view: &mut View) {
+        let device = self.identity.as_ref().expect("a device for the module");
+        if self.is_foreign {
+            assert!(device.enabled && new.device_etag.is_none());
+        } else {
+            assert_eq!(new.device_etag.as_ref(), Some(&device.etag));
+        }
+        view.modules = None;
+        if self.refuses_module == Some(new.id.as_str()) {
+            view.refused_modules.insert(new.id, "full".into());
+            return;
+        }
+        if !self.is_foreign {
+            self.identity = Some(device.clone().with_module(&new.id));
+            view.identity = Some(self.identity.clone());
+        }
+        self.modules.insert(new.id, new.content);
+    }
+
+    /// Gives the device a module that reported that.
+    pub(crate) fn put_module(&mut self, id: &str, nonce: u32) {
+        let device = self.identity.take().expect("a device for the module");
+        self.identity = Some(if self.is_foreign {
+            device
+        } else {
+            device.with_module(id)
+        });
+        self.modules.insert(id.into(), reported(nonce));
+    }
 }
 
 struct Around<'a>(&'a Stage);
@@ -98,6 +139,7 @@ impl Stage {
             others: Vec::new(),
             owner: None,
             meanwhile: None,
+            message: None,
             ids: 0,
             counter: 0,
         };
@@ -220,6 +262,7 @@ impl Stage {
             ready: true,
             fences: true,
             unique_etags: true,
+            carries_modules: !hub.is_foreign,
             refuses_existing: hub.refuses_existing,
         });
         decide(&Facts {
@@ -249,7 +292,7 @@ impl Stage {
     }
 
     fn look(&mut self, look: &Look, views: &mut Views) {
-        let (Look::Identity(at) | Look::Twin(at) | Look::Room(at)) = look;
+        let at = look.hub();
         let hub = &self.hubs[at.uid.as_str()];
         if let Some(kind) = hub.trouble {
             views.of_mut(&at.uid).trouble = Some(trouble(kind));
@@ -272,6 +315,27 @@ impl Stage {
                 let room = hub.limit.map_or(Room::Free, |limit| Room::Full { limit });
                 views.of_mut(&at.uid).room = Some(room);
             }
+            Look::Modules(_) => {
+                let ids = hub.modules.keys().cloned().collect();
+                views.of_mut(&at.uid).modules = Some(ids);
+            }
+            Look::Module(_, id) => {
+                let identity = hub
+                    .identity
+                    .as_ref()
+                    .expect("reads modules of what is there");
+                // Foreign hubs show no module identities of a disabled device.
+                let shown = json!({ "managedBy": "line", "authentication": { "type": "sas" } });
+                let shown = shown
+                    .as_object()
+                    .filter(|_| !hub.is_foreign || identity.enabled);
+                let module = hub
+                    .modules
+                    .get(id)
+                    .map(|content| Module::new(id, shown, twin(identity, content)));
+                let read = &mut views.of_mut(&at.uid).read_modules;
+                read.insert(id.clone(), module);
+            }
         }
     }
 
@@ -280,6 +344,9 @@ impl Stage {
         let hub = self.hubs.get_mut(effect.hub.uid.as_str()).unwrap();
         let looked_at = views.of(&effect.hub.uid).identity.clone().flatten();
         let view = views.of_mut(&effect.hub.uid);
+        if let Call::CreateModule(new) = effect.call {
+            return hub.take_module(*new, view);
+        }
         view.forget();
         view.twin = None;
         match effect.call {
@@ -312,7 +379,9 @@ impl Stage {
                 view.identity = Some(hub.identity.clone());
                 view.acknowledged = true;
             }
+            Call::CreateModule(_) => unreachable!("taken above"),
             Call::Delete => {
+                hub.modules.clear();
                 let there = hub.identity.take().expect("deletes what is there");
                 assert_eq!(Some(there.etag), looked_at.map(|seen| seen.etag));
                 hub.content = Content::default();
@@ -334,6 +403,7 @@ impl Stage {
             self.check_home = false;
         }
         self.status = record.status;
+        self.message = Some(record.message);
     }
 }
 
@@ -390,6 +460,8 @@ fn describe(step: &Step) -> String {
         Step::Look(Look::Identity(hub)) => format!("look at the identity at {}", hub.name),
         Step::Look(Look::Twin(hub)) => format!("look at the twin at {}", hub.name),
         Step::Look(Look::Room(hub)) => format!("look for room at {}", hub.name),
+        Step::Look(Look::Modules(hub)) => format!("list the modules at {}", hub.name),
+        Step::Look(Look::Module(hub, id)) => format!("look at module {id} at {}", hub.name),
         Step::Effect(effect) => {
             let at = &effect.hub.name;
             let live = if effect.needs_live_status {
@@ -410,6 +482,14 @@ fn describe(step: &Step) -> String {
                         ""
                     };
                     format!("{verb} at {at} with {reason:?}{keys}{live}")
+                }
+                Call::CreateModule(new) => {
+                    let keys = if new.authentication.is_some() {
+                        ""
+                    } else {
+                        " with new keys"
+                    };
+                    format!("create module {} at {at}{keys}{live}", new.id)
                 }
                 Call::Delete => format!("delete at {at}{live}"),
                 Call::WriteTwin { .. } => format!("write the twin at {at}{live}"),

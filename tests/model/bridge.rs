@@ -160,6 +160,7 @@ impl Bridge {
             Step::Look(Look::Identity(hub)) => Move::LookIdentity(hub_number(&hub.uid)),
             Step::Look(Look::Twin(hub)) => Move::LookTwin(hub_number(&hub.uid)),
             Step::Look(Look::Room(hub)) => Move::LookRoom(hub_number(&hub.uid)),
+            Step::Look(Look::Modules(_) | Look::Module(..)) => panic!("no device has modules"),
             Step::Effect(effect) => {
                 let (hub, live) = (hub_number(&effect.hub.uid), effect.needs_live_status);
                 match effect.call {
@@ -178,6 +179,7 @@ impl Bridge {
                     },
                     RealCall::Delete => Move::Delete { hub, live },
                     RealCall::WriteTwin { .. } => panic!("every hub of the model fences"),
+                    RealCall::CreateModule(_) => panic!("no device has modules"),
                 }
             }
             Step::Record(record) => {
@@ -338,6 +340,8 @@ impl Bridge {
             abort_reason: None,
             abort_message: None,
             source_twin: None,
+            modules: Vec::new(),
+            module_notes: Vec::new(),
         }
     }
 
@@ -487,6 +491,7 @@ fn hub_facts(number: u8) -> HubFacts {
         ready: true,
         fences: true,
         unique_etags: true,
+        carries_modules: true,
         refuses_existing: false,
     }
 }

@@ -23,7 +23,7 @@ pub use hub::{
 };
 pub use registration::{
     CleanupEntry, DeviceRegistration, DeviceRegistrationSpec, DeviceRegistrationStatus,
-    EnrollmentRef, FirstAssignment, HubRef, OriginalStatus, PastOperation, RefusedMove,
+    EnrollmentRef, FirstAssignment, HubRef, ModuleNote, OriginalStatus, PastOperation, RefusedMove,
     RegistrationDeletionPolicy, RegistrationRequest, RegistrationState, ReprovisionMode,
     ReprovisionTrigger, Substatus, Transfer, TransferData, TransferPhase, TransferSource,
     TransferTarget, TwinMark,

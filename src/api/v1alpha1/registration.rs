@@ -334,6 +334,33 @@ pub struct Transfer {
     /// What the source's twin was at Commit, on hubs that accept twin writes while fenced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_twin: Option<TwinMark>,
+    /// Modules of the device, from Commit on; on hubs that show none of a disabled device from the
+    /// beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Modules that do not move whole, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub module_notes: Vec<ModuleNote>,
+}
+
+/// A module that does not move whole.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleNote {
+    /// Its id.
+    pub module: String,
+    /// Whether it stays behind, and goes with the source.
+    pub left: bool,
+    /// Why.
+    pub why: String,
+}
+
+impl Transfer {
+    /// Whether that module stays behind.
+    pub fn has_left(&self, module: &str) -> bool {
+        let is_it = |note: &ModuleNote| note.left && note.module == module;
+        self.module_notes.iter().any(is_it)
+    }
 }
 
 /// Versions of a twin as they were read.

@@ -5,13 +5,14 @@ use serde_json::{Map, Value};
 use super::{Error, Pass};
 use crate::api::v1alpha1::HubRef;
 use crate::domain::identity::{Identity, IdentityChange, NewIdentity};
+use crate::domain::module::NewModule;
 use crate::domain::transfer::{Call, Effect, Look, Room, Trouble, TroubleKind, View};
 use crate::registry::{Cause, Created, HubClient, HubError};
 
 impl Pass {
     /// Reads something of a hub into the views.
     pub(super) async fn look(&mut self, look: &Look) {
-        let (Look::Identity(hub) | Look::Twin(hub) | Look::Room(hub)) = look;
+        let hub = look.hub();
         let client = match self.ctx.hub_client(&self.namespace, hub) {
             Ok(client) => client,
             Err(trouble) => return self.note(hub, trouble),
@@ -33,6 +34,13 @@ impl Pass {
                     .filter(|limit| facts.device_count >= *limit);
                 let room = full.map_or(Room::Free, |limit| Room::Full { limit });
                 self.views.of_mut(&hub.uid).room = Some(room);
+            }),
+            Look::Modules(_) => client.modules(&device).await.map(|modules| {
+                self.views.of_mut(&hub.uid).modules = Some(modules);
+            }),
+            Look::Module(_, id) => client.read_module(&device, id).await.map(|module| {
+                let read = &mut self.views.of_mut(&hub.uid).read_modules;
+                read.insert(id.clone(), module);
             }),
         };
         if let Err(error) = outcome {
@@ -64,6 +72,7 @@ impl Pass {
             .sending(&self.uid, &hub.uid, self.ctx.clock.monotonic());
         let outcome = match call {
             Call::Create(new) => self.create(&client, hub, new).await,
+            Call::CreateModule(new) => self.create_module(&client, hub, new).await,
             Call::Update(change) => self.update(&client, hub, change).await,
             Call::Delete => self.delete(&client, hub).await,
             Call::WriteTwin { tags, desired } => self.write_twin(&client, hub, tags, desired).await,
@@ -110,6 +119,34 @@ impl Pass {
             };
             self.update(client, hub, &change).await?;
         }
+        Ok(())
+    }
+
+    /// A module that the hub refuses for good does not hold up the device.
+    async fn create_module(
+        &mut self,
+        client: &HubClient,
+        hub: &HubRef,
+        new: &NewModule,
+    ) -> Result<(), HubError> {
+        let created = client.create_module(new).await;
+        let view = self.views.of_mut(&hub.uid);
+        match created {
+            Ok(Created::WithoutTwin) => {
+                let why = format!("{} made it without its twin", hub.host_name);
+                view.refused_modules.insert(new.id.clone(), why);
+            }
+            Ok(Created::New { .. } | Created::NewUnstamped | Created::AlreadyExists) => {
+                let there = view.identity.take().flatten();
+                view.identity = Some(there.map(|there| there.with_module(&new.id)));
+            }
+            Err(error) if matches!(error.cause, Cause::Refused { .. }) => {
+                view.refused_modules
+                    .insert(new.id.clone(), error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        view.modules = None;
         Ok(())
     }
 

@@ -149,6 +149,7 @@ fn hub_facts(hub: &IoTHub) -> HubFacts {
         ready: status.is_some_and(|status| is_true(&status.conditions, ConditionType::Ready)),
         fences: guarantees("fence"),
         unique_etags: guarantees("etags-unique"),
+        carries_modules: guarantees("modules"),
         refuses_existing: hub.spec.existing_devices == Some(ExistingDevices::Refuse),
     }
 }

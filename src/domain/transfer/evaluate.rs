@@ -2,6 +2,7 @@
 
 use super::facts::{Enrolled, EnrollmentFacts, Facts, Next, wait_for};
 use super::home;
+use super::modules;
 use super::step::{Call, Effect, EventKind, Standing, Step, Wait};
 use crate::api::v1alpha1::{
     HubRef, OriginalStatus, Reason, RegistrationState, ReprovisionTrigger, Transfer, TransferData,
@@ -236,6 +237,11 @@ fn intend(
         placement_hash,
     } = goal;
     let (generation_id, original) = origin(f, enrolled, home, &to)?;
+    let (modules, module_notes) = if home.uid == to.uid {
+        (Vec::new(), Vec::new())
+    } else {
+        modules::listed(f, home, data, original.enabled)?
+    };
     wait_for_late_calls(f, &[home, &to])?;
     let mut status = f.taken_up();
     status.state = Some(RegistrationState::Assigning);
@@ -273,6 +279,8 @@ fn intend(
         abort_reason: None,
         abort_message: None,
         source_twin: None,
+        modules,
+        module_notes,
     });
     let reason = if data == TransferData::Initial {
         Reason::ResetData

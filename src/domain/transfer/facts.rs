@@ -112,6 +112,9 @@ pub struct HubFacts {
     pub fences: bool,
     /// Whether its etags never repeat.
     pub unique_etags: bool,
+    /// Whether it lists modules with the identity, shows them while a mark of ours holds the device,
+    /// and takes them then.
+    pub carries_modules: bool,
     /// Whether a first assignment refuses a device that exists already.
     pub refuses_existing: bool,
 }
@@ -128,6 +131,12 @@ impl Facts<'_> {
     /// What is known of a hub; `None` when its `IoTHub` does not exist.
     pub fn hub(&self, uid: &str) -> Option<&HubFacts> {
         self.hubs.iter().find(|known| known.hub.uid == uid)
+    }
+
+    /// Whether the hub lists and takes modules while a mark holds the device.
+    pub(super) fn carries_modules(&self, hub: &HubRef) -> bool {
+        self.hub(&hub.uid)
+            .is_some_and(|known| known.carries_modules)
     }
 
     /// Whether the hub is being cleaned up.

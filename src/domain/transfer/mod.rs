@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Intent → probe target → fence source → read source → create target disabled → read back,
-//! compare → recheck source → Commit → enable target → remove source → Close
+//! compare → recheck source → Commit → carry modules → enable target → remove source → Close
 //! ```
 //!
 //! Intent, Commit, Abort and Close are status writes; only Commit permits enabling the target,
@@ -19,6 +19,7 @@ mod evaluate;
 mod facts;
 mod first;
 mod home;
+mod modules;
 mod outcome;
 mod relocate;
 mod reset;
@@ -51,6 +52,8 @@ pub enum Mutant {
     NoIfMatch,
     /// Dangerous effects rest on the cached status.
     NoLiveRead,
+    /// The source is removed before its modules are carried.
+    LeavesModules,
 }
 
 /// Chooses the next step.

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 
 use super::Mutant;
 use super::facts::{Facts, Next, wait_for};
+use super::modules;
 use super::outcome::list_for_cleanup;
 use super::step::{Call, Effect, EventKind, Look, Standing, Step, Wait};
 use super::view::{Room, Trouble, TroubleKind};
@@ -62,7 +63,7 @@ pub(super) fn open(f: &Facts<'_>, t: &Transfer) -> Next {
     if f.breaks(Mutant::DeleteBeforeCommit) {
         return Ok(Effect::cached(&t.from.hub, Call::Delete));
     }
-    Ok(commit(f, t, content.mark()))
+    Ok(commit(f, t, Some(source), content.mark()))
 }
 
 /// Where the target's twin comes from.
@@ -240,7 +241,11 @@ fn source_gone(f: &Facts<'_>, t: &Transfer) -> Next {
     let whole = f.twin(&t.to.hub)?.is_some_and(|twin| {
         target.mark().and_then(|mark| mark.digest).as_ref() == Some(&twin.content.digest())
     });
-    Ok(if whole { commit(f, t, None) } else { gone() })
+    Ok(if whole {
+        commit(f, t, None, None)
+    } else {
+        gone()
+    })
 }
 
 /// A disaster move: the source cannot be reached and the operator said to proceed.
@@ -263,17 +268,23 @@ fn without_source(f: &Facts<'_>, t: &Transfer, trouble: &Trouble) -> Next {
         target.mark().and_then(|mark| mark.digest).as_ref() == Some(&twin.content.digest())
     });
     Ok(if whole {
-        commit(f, t, None)
+        commit(f, t, None, None)
     } else {
         Effect::live(&t.to.hub, Call::Delete)
     })
 }
 
-fn commit(f: &Facts<'_>, t: &Transfer, source_twin: Option<TwinMark>) -> Step {
+fn commit(
+    f: &Facts<'_>,
+    t: &Transfer,
+    source: Option<&Identity>,
+    source_twin: Option<TwinMark>,
+) -> Step {
     let mut status = f.status.clone();
     status.transfer = Some(Transfer {
         phase: TransferPhase::Committed,
         source_twin,
+        modules: modules::at_commit(f, t, source),
         ..t.clone()
     });
     let message = format!(
@@ -329,7 +340,14 @@ pub(super) fn committed(f: &Facts<'_>, t: &Transfer) -> Next {
         return Ok(close(f, t, None, false));
     };
     let original = &t.from.original;
-    if target.is_fenced(f.uid, &t.id) {
+    let is_held = target.is_fenced(f.uid, &t.id);
+    // Each hub takes modules at one of the two times.
+    if is_held == f.carries_modules(&t.to.hub)
+        && let Some(step) = modules::carry(f, t, target)?
+    {
+        return Ok(step);
+    }
+    if is_held {
         let reason = if original.enabled {
             Some(Mark::new(f.uid, &t.id).to_string())
         } else {
@@ -420,8 +438,14 @@ fn close(f: &Facts<'_>, t: &Transfer, target: Option<&Identity>, source_left: bo
             t.from.hub.host_name, t.to.hub.host_name
         )
     };
+    let kind = if t.module_notes.is_empty() {
+        EventKind::Normal
+    } else {
+        EventKind::Warning
+    };
+    let message = format!("{message}{}", modules::told(t));
     f.record(status, Standing::Ready, Reason::Moved, message)
-        .with_event(EventKind::Normal)
+        .with_event(kind)
 }
 
 /// The source stays the home: remove the copy, lift the fence, close.
@@ -522,7 +546,7 @@ fn reason_of(t: &Transfer) -> Reason {
     }
 }
 
-fn wait_for_source(trouble: &Trouble) -> Step {
+pub(super) fn wait_for_source(trouble: &Trouble) -> Step {
     Wait::because(Reason::SourceUnreachable, trouble.message.clone())
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::api::v1alpha1::{DeviceRegistrationStatus, HubRef, Reason};
 use crate::domain::identity::{IdentityChange, NewIdentity};
+use crate::domain::module::NewModule;
 
 /// The one thing to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,23 @@ pub enum Look {
     Twin(HubRef),
     /// Whether a hub can take another device.
     Room(HubRef),
+    /// Which modules the device has at a hub.
+    Modules(HubRef),
+    /// One module at a hub, with its twin.
+    Module(HubRef, String),
+}
+
+impl Look {
+    /// The hub that is asked.
+    pub fn hub(&self) -> &HubRef {
+        match self {
+            Self::Identity(hub)
+            | Self::Twin(hub)
+            | Self::Room(hub)
+            | Self::Modules(hub)
+            | Self::Module(hub, _) => hub,
+        }
+    }
 }
 
 /// Something to do at a hub.
@@ -55,6 +73,8 @@ pub struct Effect {
 pub enum Call {
     /// Create the identity, disabled, with its twin.
     Create(Box<NewIdentity>),
+    /// Create a module, with its twin, of the device whose identity was looked at.
+    CreateModule(Box<NewModule>),
     /// Change the identity that was looked at.
     Update(IdentityChange),
     /// Delete the identity that was looked at.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::identity::Identity;
+use crate::domain::module::Module;
 use crate::domain::twin::Twin;
 
 /// Views of all hubs, by the uid of the `IoTHub`.
@@ -23,6 +24,12 @@ pub struct View {
     pub twin: Option<(Option<Twin>, u32)>,
     /// Whether the hub can take another device.
     pub room: Option<Room>,
+    /// Ids of the device's modules, where the hub was asked for them.
+    pub modules: Option<Vec<String>>,
+    /// Modules that were read; `None` where the device has none of that id.
+    pub read_modules: BTreeMap<String, Option<Module>>,
+    /// Modules that the hub refused to create, and why.
+    pub refused_modules: BTreeMap<String, String>,
     /// Why the last call to the hub brought nothing.
     pub trouble: Option<Trouble>,
     /// A create was answered with "already exists": look before creating.
@@ -103,6 +110,9 @@ impl View {
         identity: None,
         twin: None,
         room: None,
+        modules: None,
+        read_modules: BTreeMap::new(),
+        refused_modules: BTreeMap::new(),
         trouble: None,
         exists: false,
         acknowledged: false,
@@ -114,6 +124,8 @@ impl View {
         self.identity = None;
         self.twin = None;
         self.room = None;
+        self.modules = None;
+        self.read_modules.clear();
         self.in_flight = false;
     }
 }
