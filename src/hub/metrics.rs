@@ -89,12 +89,15 @@ fn operation(method: &Method, route: &str) -> &'static str {
         ("PUT", "/devices/{id}/modules/{module}") => "write_module",
         ("DELETE", "/devices/{id}/modules/{module}") => "delete_module",
         ("DELETE", "/devices/{id}/commands") => "purge_commands",
-        ("POST", "/messages/devicebound") => "send_message",
+        ("POST", "/messages/devicebound" | "/messages/deviceBound") => "send_message",
         ("GET", "/messages/events" | "/devices/{id}/messages/events") => "read_telemetry",
         ("POST", "/devices/{id}/messages/events") => "send_telemetry",
         ("GET", "/twins/{id}") => "read_twin",
         ("PATCH", "/twins/{id}") => "patch_twin",
         ("PUT", "/twins/{id}") => "replace_twin",
+        (_, route) if route.to_ascii_lowercase().contains("/messages/devicebound") => {
+            "fetch_messages"
+        }
         ("GET", "/twins/{id}/modules/{module}") => "read_module_twin",
         ("PATCH", "/twins/{id}/modules/{module}") => "patch_module_twin",
         ("PUT", "/twins/{id}/modules/{module}") => "replace_module_twin",

@@ -27,6 +27,7 @@ pub mod etag;
 mod files;
 mod health;
 pub mod identity;
+mod locks;
 pub mod messages;
 mod methods;
 mod metrics;
@@ -55,6 +56,7 @@ use crate::clock::Clock;
 use crate::domain::ids::DeviceId;
 use certificates::Authorities;
 use error::{ErrorCode, Refusal};
+use locks::Locks;
 use metrics::Metrics;
 use record::Record;
 use rest::Policies;
@@ -94,6 +96,7 @@ pub struct Hub {
     serials: Serials,
     sessions: Arc<Sessions>,
     tail: Tail,
+    locks: Locks,
     metrics: Metrics,
 }
 
@@ -138,6 +141,7 @@ impl Hub {
             serials: Serials::default(),
             sessions: Arc::default(),
             tail: Tail::default(),
+            locks: Locks::default(),
         })
     }
 

@@ -93,12 +93,14 @@ async fn answer(hub: &Hub, mut request: Request, next: Next) -> Response {
 
 /// The id in the path of a request that only a device sends.
 fn device_of(request: &Request) -> Option<String> {
-    if request.method() != Method::POST {
-        return None;
-    }
     let path = request.uri().path().strip_prefix("/devices/")?;
-    let id = path.strip_suffix("/messages/events")?;
-    Some(percent_decode_str(id).decode_utf8_lossy().into_owned())
+    let (id, rest) = path.split_once("/messages/")?;
+    let is_device_bound = rest
+        .get(..11)
+        .is_some_and(|first| first.eq_ignore_ascii_case("devicebound"));
+    let is_telemetry = rest == "events" && request.method() == Method::POST;
+    let is_own = is_telemetry || is_device_bound;
+    is_own.then(|| percent_decode_str(id).decode_utf8_lossy().into_owned())
 }
 
 async fn authenticate_device(

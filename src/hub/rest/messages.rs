@@ -28,9 +28,9 @@ use crate::hub::time;
 /// Largest message of a device.
 const TELEMETRY_BYTES: usize = 256 * 1024;
 /// Application properties are headers with this prefix.
-const APPLICATION: &str = "iothub-app-";
+pub(super) const APPLICATION: &str = "iothub-app-";
 /// Headers of system properties, and what property bags call them.
-const SYSTEM: [(&str, &str); 7] = [
+pub(super) const SYSTEM: [(&str, &str); 7] = [
     ("iothub-messageid", "$.mid"),
     ("iothub-correlationid", "$.cid"),
     ("iothub-userid", "$.uid"),

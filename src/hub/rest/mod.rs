@@ -5,6 +5,7 @@
 //! The router works without a socket, through `tower::Service`.
 
 mod admission;
+mod device_bound;
 mod identities;
 mod messages;
 mod modules;
@@ -67,11 +68,24 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/statistics/devices", get(statistics::devices))
         .route("/statistics/devices/{id}", get(statistics::device))
         .route("/statistics/service", get(statistics::service))
+        .merge(device_bound("/devices/{id}/messages/devicebound"))
+        .merge(device_bound("/devices/{id}/messages/deviceBound"))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(Arc::clone(&hub), admission::admit))
         .merge(websockets())
         .with_state(hub)
+}
+
+/// Documented in one spelling and asked for in the other.
+fn device_bound(path: &str) -> Router<Arc<Hub>> {
+    Router::new()
+        .route(path, get(device_bound::fetch))
+        .route(&format!("{path}/{{token}}"), delete(device_bound::settle))
+        .route(
+            &format!("{path}/{{token}}/abandon"),
+            post(device_bound::abandon),
+        )
 }
 
 /// Without admission: a device says within the WebSocket who it is.

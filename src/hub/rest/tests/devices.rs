@@ -170,6 +170,92 @@ async fn messages_to_a_device_wait_in_a_bounded_queue() {
 }
 
 #[tokio::test]
+async fn a_device_fetches_its_messages_over_https_and_settles_each() {
+    let client = with_press().await;
+    let to = ("iothub-to", "/devices/press-7/messages/devicebound");
+    for text in ["first", "second"] {
+        let headers = [to, ("iothub-messageid", text), ("iothub-app-line", "3")];
+        assert_eq!(client.message(&headers, text).await.status, 204);
+    }
+    let token = device_token("press-7", DEVICE_KEY);
+    let call = async |method: Method, path: &str| {
+        let uri = format!("/devices/press-7/messages/{path}api-version=2020-09-30");
+        let request = Request::builder().method(method).uri(uri);
+        let request = request.header("Authorization", &token);
+        let request = request.body(Body::empty()).unwrap();
+        let response = client.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = to_bytes(response.into_body(), 1000).await.unwrap();
+        (status, headers, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (status, headers, body) = call(Method::GET, "deviceBound?").await;
+    assert_eq!((status, body.as_str()), (200, "first"));
+    assert_eq!(headers["iothub-messageid"], "first");
+    assert_eq!(headers["iothub-app-line"], "3");
+    assert_eq!(headers["iothub-deliverycount"], "0");
+    let lock = headers["etag"]
+        .to_str()
+        .unwrap()
+        .trim_matches('"')
+        .to_owned();
+    let (_, headers, body) = call(Method::GET, "devicebound?").await;
+    assert_eq!(body, "second");
+    let second = headers["etag"]
+        .to_str()
+        .unwrap()
+        .trim_matches('"')
+        .to_owned();
+    assert_eq!(call(Method::GET, "devicebound?").await.0, 204);
+
+    let abandon = format!("devicebound/{lock}/abandon?");
+    assert_eq!(call(Method::POST, &abandon).await.0, 204);
+    let lost = call(Method::DELETE, &format!("devicebound/{lock}?")).await;
+    assert_eq!(
+        (lost.0, &lost.1["iothub-errorcode"]),
+        (412, &"DeviceMessageLockLost".parse().unwrap())
+    );
+    let (_, headers, body) = call(Method::GET, "devicebound?").await;
+    assert_eq!(
+        (body.as_str(), &headers["iothub-deliverycount"]),
+        ("first", &"1".parse().unwrap())
+    );
+    let lock = headers["etag"].to_str().unwrap().trim_matches('"');
+    assert_eq!(
+        call(Method::DELETE, &format!("deviceBound/{lock}?reject&"))
+            .await
+            .0,
+        204
+    );
+    assert_eq!(
+        call(Method::DELETE, &format!("devicebound/{second}?"))
+            .await
+            .0,
+        204
+    );
+    assert_eq!(
+        client.get("/devices/press-7").await["cloudToDeviceMessageCount"],
+        0
+    );
+
+    let service = client.call(
+        "GET /devices/press-7/messages/devicebound",
+        None,
+        Value::Null,
+    );
+    assert_eq!(
+        service.await.status,
+        204,
+        "a policy with DeviceConnect speaks for devices"
+    );
+    let other = device_token("other", DEVICE_KEY);
+    let uri = "/devices/press-7/messages/devicebound?api-version=2020-09-30";
+    let refused = client
+        .send(Method::GET, uri, &[("Authorization", &other)], "")
+        .await;
+    assert_eq!(refused.error(), 401_003);
+}
+
+#[tokio::test]
 async fn a_method_call_is_refused_where_nobody_can_take_it() {
     let client = with_press().await;
     let call = |body: Value| client.call("POST /twins/press-7/methods", None, body);
