@@ -2,7 +2,8 @@
 //!
 //! Device SDKs take a bare host name and use fixed ports, so every server needs an address of its
 //! own. Any address in 127.0.0.0/8 is this machine; it serves as the server's name as well, which
-//! every resolver understands, and stands in the server's certificate.
+//! every resolver understands, and stands in the server's certificate. In a private network, whose
+//! resolver knows names, servers have names.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -20,6 +21,7 @@ const UNPRIVILEGED_HTTPS: u16 = 8443;
 /// 127.77.N.0/24, which no other installation on this machine uses.
 pub(super) struct Addresses {
     network: u8,
+    domain: Option<&'static str>,
     /// Whoever listens on the first address owns the network.
     _claim: TcpListener,
 }
@@ -29,14 +31,17 @@ pub(super) struct Addresses {
 pub struct Place {
     address: Ipv4Addr,
     https: u16,
+    domain: Option<&'static str>,
 }
 
 impl Addresses {
-    pub(super) fn claim() -> Result<Self> {
+    /// With a domain, servers have names in it.
+    pub(super) fn claim(domain: Option<&'static str>) -> Result<Self> {
         for network in 1..=u8::MAX {
             if let Ok(claim) = TcpListener::bind((Ipv4Addr::new(127, 77, network, 1), MQTT)) {
                 return Ok(Self {
                     network,
+                    domain,
                     _claim: claim,
                 });
             }
@@ -50,6 +55,7 @@ impl Addresses {
         let may_listen = TcpListener::bind((address, HTTPS)).is_ok();
         Place {
             address,
+            domain: self.domain,
             https: if may_listen {
                 HTTPS
             } else {
@@ -60,9 +66,12 @@ impl Addresses {
 }
 
 impl Place {
-    /// The address, as the name that clients are given.
+    /// The name that clients are given.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        match self.domain {
+            Some(domain) => format!("server-{}.{domain}", self.address.octets()[3]),
+            None => self.address.to_string(),
+        }
     }
 
     pub fn https(&self) -> SocketAddr {
@@ -84,7 +93,7 @@ mod tests {
 
     #[test]
     fn two_installations_share_no_address() {
-        let [one, two] = [(); 2].map(|()| Addresses::claim().unwrap());
+        let [one, two] = [(); 2].map(|()| Addresses::claim(None).unwrap());
         assert_ne!(one.place(2).host(), two.place(2).host());
         assert_ne!(one.place(2).host(), one.place(3).host());
         assert!(TcpListener::bind(one.place(2).mqtt()).is_ok());

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use addresses::Addresses;
 pub use addresses::Place;
 pub use calls::Calls;
 pub use hub::{Hub, Twin};
@@ -44,7 +45,7 @@ pub struct Installation {
     pub registrar: Registrar,
     /// Logs, certificates and the hubs' stores.
     pub directory: PathBuf,
-    addresses: addresses::Addresses,
+    addresses: Addresses,
     authority: Authority,
     binary: PathBuf,
 }
@@ -76,13 +77,35 @@ impl Installation {
         hubs: &[&str],
         flags: &Flags,
     ) -> Result<Self> {
+        Self::start_at(Addresses::claim(None)?, cluster, rehome, hubs, flags).await
+    }
+
+    /// As [`Self::start_with`], with names in `domain` for the servers. Whoever calls this tells the
+    /// resolver of them.
+    pub async fn start_with_names(
+        domain: &'static str,
+        cluster: &Cluster,
+        rehome: &Path,
+        hubs: &[&str],
+        flags: &Flags,
+    ) -> Result<Self> {
+        let addresses = Addresses::claim(Some(domain))?;
+        Self::start_at(addresses, cluster, rehome, hubs, flags).await
+    }
+
+    async fn start_at(
+        addresses: Addresses,
+        cluster: &Cluster,
+        rehome: &Path,
+        hubs: &[&str],
+        flags: &Flags,
+    ) -> Result<Self> {
         let directory = scratch("installation")?;
         let server = Server {
             binary: rehome,
             directory: &directory,
         };
         let operator = cluster.install_operator().await?;
-        let addresses = addresses::Addresses::claim()?;
         let authority = Authority::new("Rehome test CA")?;
         let controller = server
             .start_controller(&operator, "controller", &flags.controller)
@@ -172,7 +195,7 @@ impl Server<'_> {
         std::fs::create_dir_all(&directory)?;
         self.write_certificate(&directory, authority, place)?;
         let file = |name: &str| directory.join(name).display().to_string();
-        let health = (loopback(1), free_port(loopback(1))?);
+        let health = SocketAddr::from((loopback(1), free_port(loopback(1))?));
         let token = self.token_directory()?.join("token");
         let arguments = [
             "gateway".to_owned(),
@@ -182,7 +205,7 @@ impl Server<'_> {
             format!("--https-listen={}", place.https()),
             format!("--mqtt-listen={}", place.mqtt()),
             format!("--amqp-listen={}", place.amqp()),
-            format!("--health-listen={}:{}", health.0, health.1),
+            format!("--health-listen={health}"),
             format!("--tls-cert={}", file("tls.crt")),
             format!("--tls-key={}", file("tls.key")),
         ];
@@ -190,7 +213,7 @@ impl Server<'_> {
         process.wait_for_port(place.https(), START).await?;
         process.wait_for_port(place.mqtt(), START).await?;
         process.wait_for_port(place.amqp(), START).await?;
-        Ok((process, health.into()))
+        Ok((process, health))
     }
 
     fn token_directory(&self) -> Result<PathBuf> {

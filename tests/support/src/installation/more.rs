@@ -1,6 +1,6 @@
 //! More processes of an installation: replicas, and hubs that come later.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Hub, Installation, Server, registrar};
 use crate::device::Registrar;
@@ -23,6 +23,34 @@ impl Installation {
             .start_gateway(&self.operator, &self.authority, place, &name, flags)
             .await?;
         Ok((started, registrar(place, &self.authority)?))
+    }
+
+    /// Kills the gateway and starts it again in the same place.
+    pub async fn restart_gateway(&mut self, flags: &[String]) -> Result<()> {
+        self.gateway.kill()?;
+        let place = self.addresses.place(2);
+        (self.gateway, self.gateway_health) = self
+            .server()
+            .start_gateway(&self.operator, &self.authority, place, "gateway", flags)
+            .await?;
+        Ok(())
+    }
+
+    /// How many requests the gateway has answered since it was started: those whose labels contain
+    /// each of these texts, such as `operation="poll"`.
+    pub async fn gateway_answers(&self, labels: &[&str]) -> Result<u64> {
+        let url = format!("http://{}/metrics", self.gateway_health);
+        let response = reqwest::get(&url).await.with_context(|| url.clone())?;
+        let text = response.error_for_status()?.text().await?;
+        let of_requests = |line: &&str| line.starts_with("rehome_gateway_requests_total{");
+        let mut count = 0;
+        for line in text.lines().filter(of_requests) {
+            if labels.iter().all(|label| line.contains(label)) {
+                let (_, number) = line.rsplit_once(' ').context("a counter has a value")?;
+                count += number.parse::<u64>()?;
+            }
+        }
+        Ok(count)
     }
 
     /// Starts another controller; it waits for the Lease unless the flags say otherwise.

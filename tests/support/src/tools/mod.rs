@@ -116,11 +116,19 @@ fn content_hash(folder: &Path, flags: &str) -> Result<String> {
         .with_context(|| format!("cannot read {}", folder.display()))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
+    files.retain(|file| file.is_file());
+    hash_of_files(&files, flags)
+}
+
+/// A short hash of files, by name and content, and of how they are used.
+pub(crate) fn hash_of_files(files: &[PathBuf], flags: &str) -> Result<String> {
+    let mut files = files.to_vec();
     files.sort();
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(flags.as_bytes());
-    for file in files.iter().filter(|file| file.is_file()) {
-        let content = std::fs::read(file)?;
+    for file in &files {
+        let content =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         hash.update(format!("\0{name}\0{}\0", content.len()).as_bytes());
         hash.update(&content);

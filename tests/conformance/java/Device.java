@@ -1,0 +1,201 @@
+import com.google.gson.Gson;
+import com.google.gson.JsonObject;
+import com.microsoft.azure.sdk.iot.device.ClientOptions;
+import com.microsoft.azure.sdk.iot.device.DeviceClient;
+import com.microsoft.azure.sdk.iot.device.IotHubClientProtocol;
+import com.microsoft.azure.sdk.iot.device.transport.IotHubConnectionStatus;
+import com.microsoft.azure.sdk.iot.device.twin.Twin;
+import com.microsoft.azure.sdk.iot.device.twin.TwinCollection;
+import com.microsoft.azure.sdk.iot.provisioning.device.AdditionalData;
+import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClient;
+import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientRegistrationResult;
+import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientStatus;
+import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientTransportProtocol;
+import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProvider;
+import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProviderSymmetricKey;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.nio.charset.StandardCharsets;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Devices that run the official Java SDKs, unmodified.
+ *
+ * <p>Every line of standard input is one command, a JSON object with an {@code id}. Commands run side
+ * by side; the answer to each is a line that begins with "= " and carries the {@code id}. The
+ * runner's {@code Command} says what commands there are.
+ */
+public final class Device {
+    private static final int SECONDS = 60;
+    private static final Gson GSON = new Gson();
+    private static final Map<String, Session> SESSIONS = new ConcurrentHashMap<>();
+
+    /** A connection to a hub. */
+    private static final class Session {
+        final DeviceClient client;
+        final CountDownLatch lost = new CountDownLatch(1);
+
+        Session(DeviceClient client) {
+            this.client = client;
+        }
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        // What a person does with keytool and -Djavax.net.ssl.trustStore.
+        Trust.only(arguments[0]);
+        BufferedReader lines =
+                new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            JsonObject command = GSON.fromJson(line, JsonObject.class);
+            Thread thread = new Thread(() -> obey(command));
+            thread.setDaemon(true);
+            thread.start();
+        }
+        System.exit(0);
+    }
+
+    private static void obey(JsonObject command) {
+        JsonObject answer = new JsonObject();
+        answer.add("id", command.get("id"));
+        try {
+            answer.add("result", perform(command));
+        } catch (Throwable error) { // whatever the SDK throws is the answer
+            answer.addProperty("error", described(error));
+        }
+        synchronized (System.out) {
+            System.out.println("= " + GSON.toJson(answer));
+        }
+    }
+
+    private static String described(Throwable error) {
+        StringBuilder text = new StringBuilder();
+        for (Throwable one = error; one != null && text.length() < 2000; one = one.getCause()) {
+            text.append(text.length() == 0 ? "" : " <- ");
+            text.append(one.getClass().getSimpleName()).append(": ").append(one.getMessage());
+        }
+        return text.toString();
+    }
+
+    private static JsonObject perform(JsonObject command) throws Exception {
+        switch (text(command, "do")) {
+            case "register":
+                return register(command);
+            case "connect":
+                return connect(command);
+            case "twin":
+                return twin(command);
+            case "report":
+                return report(command);
+            case "lost":
+                return lost(command);
+            case "close":
+                SESSIONS.remove(text(command, "session")).client.close();
+                return new JsonObject();
+            default:
+                throw new IllegalArgumentException("no such command");
+        }
+    }
+
+    private static SecurityProvider security(JsonObject command, String registrationId)
+            throws Exception {
+        if (command.has("key")) {
+            byte[] key = text(command, "key").getBytes(StandardCharsets.UTF_8);
+            return new SecurityProviderSymmetricKey(key, registrationId);
+        }
+        return new Certificate(
+                registrationId, text(command, "certificateFile"), text(command, "keyFile"));
+    }
+
+    private static JsonObject register(JsonObject command) throws Exception {
+        String transport = text(command, "transport").toUpperCase().replace('-', '_');
+        ProvisioningDeviceClient client =
+                ProvisioningDeviceClient.create(
+                        text(command, "host"),
+                        text(command, "idScope"),
+                        ProvisioningDeviceClientTransportProtocol.valueOf(
+                                transport.replace("AMQP", "AMQPS")),
+                        security(command, text(command, "registrationId")));
+        try {
+            AdditionalData data = new AdditionalData();
+            if (command.has("payload")) {
+                data.setProvisioningPayload(GSON.toJson(command.get("payload")));
+            }
+            ProvisioningDeviceClientRegistrationResult told = client.registerDeviceSync(data, SECONDS);
+            if (told.getProvisioningDeviceClientStatus()
+                    != ProvisioningDeviceClientStatus.PROVISIONING_DEVICE_STATUS_ASSIGNED) {
+                throw new IllegalStateException(
+                        "status is " + told.getProvisioningDeviceClientStatus());
+            }
+            JsonObject result = new JsonObject();
+            result.addProperty("status", told.getStatus());
+            result.addProperty("hub", told.getIothubUri());
+            result.addProperty("device", told.getDeviceId());
+            result.add("substatus", GSON.toJsonTree(told.getSubstatus()));
+            return result;
+        } finally {
+            client.close();
+        }
+    }
+
+    private static JsonObject connect(JsonObject command) throws Exception {
+        boolean overWebSocket = text(command, "transport").endsWith("-ws");
+        IotHubClientProtocol protocol =
+                overWebSocket ? IotHubClientProtocol.MQTT_WS : IotHubClientProtocol.MQTT;
+        String device = text(command, "device");
+        SecurityProvider security = security(command, device);
+        DeviceClient client =
+                new DeviceClient(
+                        text(command, "hub"),
+                        device,
+                        security,
+                        protocol,
+                        ClientOptions.builder().sslContext(security.getSSLContext()).build());
+        Session session = new Session(client);
+        client.setConnectionStatusChangeCallback(
+                change -> {
+                    if (change.getNewStatus() != IotHubConnectionStatus.CONNECTED) {
+                        session.lost.countDown();
+                    }
+                },
+                null);
+        client.open(false);
+        client.subscribeToDesiredProperties((desired, context) -> {}, null);
+        SESSIONS.put(text(command, "session"), session);
+        JsonObject result = new JsonObject();
+        result.addProperty("connected", true);
+        return result;
+    }
+
+    private static JsonObject twin(JsonObject command) throws Exception {
+        Twin twin = SESSIONS.get(text(command, "session")).client.getTwin();
+        JsonObject result = new JsonObject();
+        result.add("desired", GSON.toJsonTree(twin.getDesiredProperties()));
+        result.add("reported", GSON.toJsonTree(twin.getReportedProperties()));
+        return result;
+    }
+
+    private static JsonObject report(JsonObject command) throws Exception {
+        TwinCollection patch = new TwinCollection();
+        command.getAsJsonObject("patch")
+                .entrySet()
+                .forEach(member -> patch.put(member.getKey(), member.getValue()));
+        SESSIONS.get(text(command, "session")).client.updateReportedProperties(patch);
+        return new JsonObject();
+    }
+
+    /** Waits until the hub has ended the connection. */
+    private static JsonObject lost(JsonObject command) throws Exception {
+        Session session = SESSIONS.remove(text(command, "session"));
+        JsonObject result = new JsonObject();
+        result.addProperty("lost", session.lost.await(SECONDS, TimeUnit.SECONDS));
+        session.client.close();
+        return result;
+    }
+
+    private static String text(JsonObject command, String name) {
+        return command.get(name).getAsString();
+    }
+}

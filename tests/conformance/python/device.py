@@ -1,0 +1,124 @@
+"""Devices that run the official azure-iot-device SDK, unmodified.
+
+Every line of standard input is one command, a JSON object with an `id`. Commands run side by side;
+the answer to each is a line that begins with "= " and carries the `id`. The runner's `Command` says
+what commands there are.
+"""
+
+import json
+import sys
+import threading
+
+from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient, X509
+
+SECONDS = 60
+sessions = {}
+write_lock = threading.Lock()
+
+
+def certificate(command):
+    return X509(cert_file=command["certificateFile"], key_file=command["keyFile"])
+
+
+def register(command):
+    options = {
+        "provisioning_host": command["host"],
+        "registration_id": command["registrationId"],
+        "id_scope": command["idScope"],
+        "websockets": command["transport"] == "mqtt-ws",
+        "server_verification_cert": AUTHORITY,
+    }
+    if "key" in command:
+        options["symmetric_key"] = command["key"]
+        client = ProvisioningDeviceClient.create_from_symmetric_key(**options)
+    else:
+        options["x509"] = certificate(command)
+        client = ProvisioningDeviceClient.create_from_x509_certificate(**options)
+    if "payload" in command:
+        client.provisioning_payload = command["payload"]
+    result = client.register()
+    state = result.registration_state
+    return {
+        "status": result.status,
+        "hub": state.assigned_hub,
+        "device": state.device_id,
+        "substatus": state.sub_status,
+    }
+
+
+def connect(command):
+    options = {
+        "hostname": command["hub"],
+        "device_id": command["device"],
+        "websockets": command["transport"] == "mqtt-ws",
+        "server_verification_cert": AUTHORITY,
+    }
+    if "key" in command:
+        options["symmetric_key"] = command["key"]
+        client = IoTHubDeviceClient.create_from_symmetric_key(**options)
+    else:
+        options["x509"] = certificate(command)
+        client = IoTHubDeviceClient.create_from_x509_certificate(**options)
+    lost = threading.Event()
+    client.on_connection_state_change = lambda: None if client.connected else lost.set()
+    try:
+        client.connect()
+    except Exception:
+        client.shutdown()
+        raise
+    sessions[command["session"]] = (client, lost)
+    return {"connected": client.connected}
+
+
+def twin(command):
+    client, _ = sessions[command["session"]]
+    return client.get_twin()
+
+
+def report(command):
+    client, _ = sessions[command["session"]]
+    client.patch_twin_reported_properties(command["patch"])
+    return {}
+
+
+def lost(command):
+    """Waits until the hub has ended the connection."""
+    client, ended = sessions.pop(command["session"])
+    is_lost = ended.wait(SECONDS)
+    client.shutdown()
+    return {"lost": is_lost}
+
+
+def close(command):
+    client, _ = sessions.pop(command["session"])
+    client.shutdown()
+    return {}
+
+
+COMMANDS = {
+    "register": register,
+    "connect": connect,
+    "twin": twin,
+    "report": report,
+    "lost": lost,
+    "close": close,
+}
+
+
+def obey(command):
+    try:
+        answer = {"result": COMMANDS[command["do"]](command)}
+    except Exception as error:  # whatever the SDK raises is the answer
+        causes = []
+        while error is not None and len(causes) < 5:
+            causes.append(f"{type(error).__name__}: {error}")
+            error = error.__cause__ or error.__context__
+        answer = {"error": " <- ".join(causes)}
+    with write_lock:
+        print("=", json.dumps({"id": command["id"], **answer}), flush=True)
+
+
+with open(sys.argv[1], encoding="ascii") as file:
+    AUTHORITY = file.read()
+for line in sys.stdin:
+    threading.Thread(target=obey, args=[json.loads(line)], daemon=True).start()

@@ -1,0 +1,375 @@
+//! What SDKs are expected to do: `tests/conformance/expected.yaml`, read and checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// The whole table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Expectation {
+    pub(crate) sdks: Vec<Sdk>,
+    pub(crate) services: Vec<Service>,
+}
+
+/// One device SDK in one version.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Sdk {
+    pub(crate) name: String,
+    /// For people, in Markdown.
+    pub(crate) title: String,
+    /// What it sends.
+    pub(crate) api_version: String,
+    pub(crate) transports: Vec<Transport>,
+    pub(crate) attestations: Vec<Attestation>,
+    pub(crate) unsupported: Vec<Unsupported>,
+    expected: BTreeMap<Scenario, Vec<Rule>>,
+}
+
+/// What an SDK cannot do, whoever it talks to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unsupported {
+    pub(crate) what: String,
+    pub(crate) because: String,
+}
+
+/// What devices of some transports and attestations do in a scenario.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    #[serde(default)]
+    transports: Vec<Transport>,
+    #[serde(default)]
+    attestations: Vec<Attestation>,
+    pub(crate) outcome: Outcome,
+    /// Part of what the SDK says.
+    pub(crate) says: Option<String>,
+    pub(crate) because: Option<String>,
+}
+
+/// One service SDK and what it is used for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) operations: Vec<String>,
+}
+
+/// How a device speaks.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    Https,
+    Mqtt,
+}
+
+/// How a device proves who it is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Attestation {
+    Key,
+    GroupKey,
+}
+
+/// What a device goes through.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scenario {
+    First,
+    Unchanged,
+    Move,
+    Reset,
+    Never,
+    Compatibility,
+    Disabled,
+    WrongCredential,
+    Throttled,
+    Restarted,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    Ok,
+    Moves,
+    Stays,
+    Refused,
+    GivesUp,
+}
+
+/// One kind of device: a row of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Variant<'a> {
+    pub(crate) sdk: &'a str,
+    pub(crate) transport: Transport,
+    pub(crate) attestation: Attestation,
+}
+
+/// Files of the suite.
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
+}
+
+impl Expectation {
+    /// Reads the committed table and checks that it says something about every cell.
+    pub(crate) fn read() -> Result<Self> {
+        let file = folder().join("expected.yaml");
+        let text = std::fs::read_to_string(&file)?;
+        let expectation: Self =
+            serde_saphyr::from_str(&text).with_context(|| file.display().to_string())?;
+        for sdk in &expectation.sdks {
+            sdk.check()
+                .with_context(|| format!("{}, {}", file.display(), sdk.name))?;
+        }
+        Ok(expectation)
+    }
+
+    pub(crate) fn variants(&self) -> impl Iterator<Item = Variant<'_>> {
+        self.sdks.iter().flat_map(Sdk::variants)
+    }
+
+    pub(crate) fn sdk(&self, name: &str) -> Option<&Sdk> {
+        self.sdks.iter().find(|sdk| sdk.name == name)
+    }
+}
+
+impl Sdk {
+    pub(crate) fn variants(&self) -> impl Iterator<Item = Variant<'_>> {
+        self.transports.iter().flat_map(move |&transport| {
+            self.attestations.iter().map(move |&attestation| Variant {
+                sdk: &self.name,
+                transport,
+                attestation,
+            })
+        })
+    }
+
+    /// What is expected of one device.
+    pub(crate) fn rule(&self, variant: Variant<'_>, scenario: Scenario) -> Option<&Rule> {
+        let rules = self.expected.get(&scenario)?;
+        rules.iter().find(|rule| rule.covers(variant))
+    }
+
+    fn check(&self) -> Result<()> {
+        for scenario in Scenario::ALL {
+            for variant in self.variants() {
+                let rule = self.rule(variant, scenario);
+                rule.with_context(|| format!("nothing is said about {scenario} for {variant}"))?;
+            }
+            for rule in &self.expected[&scenario] {
+                let used = self.variants().any(|variant| {
+                    self.rule(variant, scenario)
+                        .is_some_and(|found| std::ptr::eq(found, rule))
+                });
+                ensure!(
+                    used,
+                    "{scenario}: a rule that holds for no device: {rule:?}"
+                );
+                let fails = matches!(rule.outcome, Outcome::Refused | Outcome::GivesUp);
+                ensure!(
+                    fails == rule.says.is_some(),
+                    "{scenario}: `says` is for what the SDK says when it fails: {rule:?}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn covers(&self, variant: Variant<'_>) -> bool {
+        let names = |listed: bool, is_empty: bool| is_empty || listed;
+        names(
+            self.transports.contains(&variant.transport),
+            self.transports.is_empty(),
+        ) && names(
+            self.attestations.contains(&variant.attestation),
+            self.attestations.is_empty(),
+        )
+    }
+}
+
+impl Attestation {
+    /// Whether many devices share its Enrollment.
+    pub(crate) fn is_group(self) -> bool {
+        match self {
+            Self::Key => false,
+            Self::GroupKey => true,
+        }
+    }
+}
+
+impl Scenario {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::First,
+        Self::Unchanged,
+        Self::Move,
+        Self::Reset,
+        Self::Never,
+        Self::Compatibility,
+        Self::Disabled,
+        Self::WrongCredential,
+        Self::Throttled,
+        Self::Restarted,
+    ];
+
+    /// The head of its column.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Unchanged => "unchanged",
+            Self::Move => "move",
+            Self::Reset => "reset",
+            Self::Never => "never",
+            Self::Compatibility => "no policy",
+            Self::Disabled => "disabled",
+            Self::WrongCredential => "wrong credential",
+            Self::Throttled => "throttled",
+            Self::Restarted => "gateway restarted",
+        }
+    }
+
+    /// What happens in it, and what has to be so.
+    pub(crate) fn story(self) -> &'static str {
+        match self {
+            Self::First => {
+                "a new device registers, connects to the hub that it is told, finds its initial \
+                 twin there and reports; the hub shows what it reported"
+            }
+            Self::Unchanged => {
+                "it registers again although nothing changed: the same hub, the same operation, no \
+                 write to the cluster"
+            }
+            Self::Move => {
+                "its Enrollment (`MigrateData`) is given another hub and it registers again: it is \
+                 told that hub, its old connection ends, and on the new hub it finds what it \
+                 reported on the old one"
+            }
+            Self::Reset => {
+                "it registers again under `ResetData`: the same hub, with the initial twin and \
+                 nothing that it reported"
+            }
+            Self::Never => "its Enrollment (`Never`) is given another hub: it stays",
+            Self::Compatibility => {
+                "its Enrollment, which has no `reprovisionPolicy`, is given another hub: devices \
+                 that speak an api-version up to 2018-04-01 stay, newer ones move"
+            }
+            Self::Disabled => "its Enrollment is disabled: the SDK reports that it is refused",
+            Self::WrongCredential => "it has another's credential: the SDK reports the refusal",
+            Self::Throttled => {
+                "it has used up what it may ask (`--max-registers-per-device`) when it registers"
+            }
+            Self::Restarted => {
+                "the gateway is killed between two polls of an operation that is still open, and \
+                 starts again in the same place before the next poll"
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// What stands in the cell.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Moves => "moves",
+            Self::Stays => "stays",
+            Self::Refused => "refused",
+            Self::GivesUp => "gives up",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Https => "https",
+            Self::Mqtt => "mqtt",
+        })
+    }
+}
+
+impl fmt::Display for Attestation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Key => "key",
+            Self::GroupKey => "group-key",
+        })
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.title())
+    }
+}
+
+impl fmt::Display for Variant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!(
+            "{}-{}-{}",
+            self.sdk, self.transport, self.attestation
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(rules: &str) -> Result<Sdk> {
+        let every: String = Scenario::ALL
+            .iter()
+            .map(|scenario| {
+                let name = format!("{scenario:?}")
+                    .replace("WrongCredential", "wrong-credential")
+                    .to_lowercase();
+                let rules = if name == "throttled" {
+                    rules
+                } else {
+                    "[{outcome: ok}]"
+                };
+                format!("\n  {name}: {rules}")
+            })
+            .collect();
+        let text = format!(
+            "name: x\ntitle: x\napiVersion: x\ntransports: [https, mqtt]\nattestations: [key]\n\
+             unsupported: []\nexpected:{every}\n"
+        );
+        let sdk: Sdk = serde_saphyr::from_str(&text)?;
+        sdk.check()?;
+        Ok(sdk)
+    }
+
+    #[test]
+    fn the_committed_table_speaks_of_every_cell() {
+        Expectation::read().unwrap();
+    }
+
+    #[test]
+    fn the_first_rule_that_covers_a_device_holds() {
+        let sdk = table("[{transports: [https], outcome: gives-up, says: no}, {outcome: ok}]");
+        let sdk = sdk.unwrap();
+        let outcomes: Vec<_> = sdk
+            .variants()
+            .map(|variant| sdk.rule(variant, Scenario::Throttled).unwrap().outcome)
+            .collect();
+        assert_eq!(outcomes, [Outcome::GivesUp, Outcome::Ok]);
+    }
+
+    #[test]
+    fn a_cell_without_a_rule_and_a_rule_without_a_cell_are_errors() {
+        let holes = table("[{transports: [https], outcome: ok}]");
+        assert!(format!("{:#}", holes.unwrap_err()).contains("nothing is said about throttled"));
+        let idle = table("[{outcome: ok}, {transports: [https], outcome: ok}]");
+        assert!(format!("{:#}", idle.unwrap_err()).contains("holds for no device"));
+        assert!(table("[{outcome: refused}]").is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! The programs that run devices and back ends with each SDK.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rehome_testing::packages;
+use tokio::process::Command;
+
+use super::expectation::folder;
+
+/// Everything that is fetched, fetched.
+pub(crate) struct Programs {
+    python: PathBuf,
+    node: PathBuf,
+    node_legacy: PathBuf,
+    java: packages::Java,
+}
+
+impl Programs {
+    /// Fetches and compiles what is not there yet.
+    pub(crate) fn ready() -> Result<Self> {
+        let folder = folder().canonicalize()?;
+        Ok(Self {
+            python: packages::python(&folder.join("python/requirements.txt"))?,
+            node: packages::node(&folder.join("node"))?,
+            node_legacy: packages::node(&folder.join("node-legacy"))?,
+            java: packages::java(&folder.join("java"), &[])?,
+        })
+    }
+
+    /// The program whose devices have this SDK and trust this authority.
+    pub(crate) fn devices(&self, sdk: &str, authority: &Path) -> Result<Command> {
+        let script = |name: &str| folder().join(name);
+        Ok(match sdk {
+            "python" => {
+                let mut command = Command::new(&self.python);
+                command.arg(script("python/device.py")).arg(authority);
+                command
+            }
+            "node" => node(&self.node, &script("node/device.js"), authority),
+            "node-legacy" => {
+                let mut command = node(&self.node_legacy, &script("node/device.js"), authority);
+                command.arg("legacy");
+                command
+            }
+            "java" => {
+                let mut command = Command::new("java");
+                command
+                    // Many short-lived threads; two processors serve everything here.
+                    .args([
+                        "-Xshare:auto",
+                        "-XX:+UseSerialGC",
+                        "-XX:TieredStopAtLevel=1",
+                    ])
+                    .args(["-cp", &self.java.class_path, "Device"])
+                    .arg(authority);
+                command
+            }
+            other => return Err(unknown(other)),
+        })
+    }
+
+    /// The program that is a back end with this SDK.
+    pub(crate) fn back_end(&self, sdk: &str, authority: &Path) -> Result<Command> {
+        let script = |name: &str| folder().join(name);
+        Ok(match sdk {
+            "python" => {
+                let mut command = Command::new(&self.python);
+                command
+                    .arg(script("python/service.py"))
+                    .env("REQUESTS_CA_BUNDLE", authority);
+                command
+            }
+            "node" => node(&self.node, &script("node/service.js"), authority),
+            other => return Err(unknown(other)),
+        })
+    }
+}
+
+fn unknown(sdk: &str) -> anyhow::Error {
+    anyhow::anyhow!("no program is known for {sdk}, which expected.yaml names")
+}
+
+fn node(modules: &Path, script: &Path, authority: &Path) -> Command {
+    let mut command = Command::new("node");
+    command
+        .arg(script)
+        .env("NODE_PATH", modules)
+        .env("NODE_EXTRA_CA_CERTS", authority);
+    command
+}
+
+/// The product, which is built beside this program.
+pub(crate) fn rehome() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("where am I?")?;
+    let rehome = own.with_file_name("rehome");
+    if !rehome.is_file() {
+        anyhow::bail!(
+            "{} is missing: run make conformance, which builds it",
+            rehome.display()
+        );
+    }
+    Ok(rehome)
+}

@@ -1,0 +1,150 @@
+//! The gateway is killed and started again while operations are open.
+//!
+//! The hub that the devices are to live on is stopped (SIGSTOP), so that their operations stay open,
+//! and goes on once the gateway is back. One SDK after the other: its devices poll in step, so the
+//! gateway can be away between two polls.
+
+use anyhow::{Context, Result, anyhow, ensure};
+use futures::future::join_all;
+use kube::api::{DeleteParams, DynamicObject};
+use rehome_testing::{Installation, Signal, until};
+
+use super::device::Answer;
+use super::expectation::{Scenario, Sdk, Variant};
+use super::floor::{Floor, MINUTE, gateway_flags};
+use super::life::{HUBS, Life};
+use super::outcome::Seen;
+use super::scenarios::ends;
+
+/// The hub that is stopped.
+const SLOW: &str = HUBS[2];
+const SLOW_NUMBER: usize = 2;
+/// A device that asked while nobody listened has not met the scenario: it gets another chance.
+const CHANCES: usize = 4;
+
+/// Every device of one SDK.
+pub(crate) async fn play<'v>(
+    floor: &mut Floor<'_>,
+    sdk: &'v Sdk,
+) -> Vec<((Variant<'v>, Scenario), Result<Seen>)> {
+    let mut open: Vec<_> = sdk.variants().collect();
+    let mut cells = Vec::new();
+    for chance in 1..=CHANCES {
+        let answers = match round(floor, &open).await {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error.to_string()); open.len()],
+        };
+        let mut again = Vec::new();
+        for (variant, answer) in open.into_iter().zip(answers) {
+            if chance < CHANCES && fell_into_the_gap(&answer) {
+                again.push(variant);
+                continue;
+            }
+            let seen = judge(floor, variant, answer).await;
+            cells.push(((variant, Scenario::Restarted), seen));
+        }
+        if again.is_empty() {
+            break;
+        }
+        for variant in &again {
+            if let Err(error) = forget(floor, *variant).await {
+                cells.push(((*variant, Scenario::Restarted), Err(error)));
+            }
+        }
+        open = again;
+    }
+    cells
+}
+
+/// Whether the device asked while the gateway was away.
+fn fell_into_the_gap(answer: &Answer) -> bool {
+    let refused = ["ECONNREFUSED", "Connection refused"];
+    let Err(said) = answer else { return false };
+    refused.iter().any(|text| said.contains(text))
+}
+
+async fn round(floor: &mut Floor<'_>, variants: &[Variant<'_>]) -> Result<Vec<Answer>> {
+    ready(floor).await?;
+    let host = floor.host().to_owned();
+    let Floor {
+        installation,
+        field,
+        ..
+    } = floor;
+    let mut devices = Vec::new();
+    for &variant in variants {
+        devices.push(field.device(variant, Life::Restarted)?);
+    }
+    installation.hubs[SLOW_NUMBER]
+        .process
+        .signal(Signal::STOP)?;
+    let registering = join_all(devices.iter().map(|device| device.register(&host)));
+    let restarting = restart(installation, variants.len());
+    let (answers, restarted) = tokio::join!(registering, restarting);
+    // Whatever went wrong, the hub goes on.
+    installation.hubs[SLOW_NUMBER]
+        .process
+        .signal(Signal::CONT)?;
+    restarted?;
+    answers.into_iter().collect()
+}
+
+/// Waits until every device has polled, and restarts the gateway before the next poll.
+async fn restart(installation: &mut Installation, devices: usize) -> Result<()> {
+    let polls = ["operation=\"poll\""];
+    let before = installation.gateway_answers(&polls).await?;
+    let expected = before + u64::try_from(devices)?;
+    let polled = until(MINUTE, async || {
+        let seen = installation.gateway_answers(&polls).await?;
+        ensure!(seen >= expected, "{} polls", seen - before);
+        anyhow::Ok(())
+    });
+    let outcome = match polled.await {
+        Ok(()) => installation.restart_gateway(&gateway_flags()).await,
+        Err(last) => Err(last.unwrap_or_else(|| anyhow!("no answer"))).context("no polls"),
+    };
+    installation.hubs[SLOW_NUMBER]
+        .process
+        .signal(Signal::CONT)?;
+    outcome
+}
+
+async fn judge(floor: &Floor<'_>, variant: Variant<'_>, answer: Answer) -> Result<Seen> {
+    let device = floor.device(variant, Life::Restarted)?;
+    ends(floor, &device, floor.host(), answer, SLOW).await
+}
+
+/// Waits until devices may be sent to the hub.
+async fn ready(floor: &Floor<'_>) -> Result<()> {
+    let hubs = floor.tenant.objects("IoTHub");
+    let ready = until(MINUTE, async || {
+        let hub = hubs.get(SLOW).await?;
+        ensure!(is_ready(&hub), "{SLOW} is not ready");
+        anyhow::Ok(())
+    });
+    ready
+        .await
+        .map_err(|last| last.unwrap_or_else(|| anyhow!("no answer")))
+}
+
+fn is_ready(hub: &DynamicObject) -> bool {
+    let conditions = hub.data["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+}
+
+/// Makes the device a new one again.
+async fn forget(floor: &Floor<'_>, variant: Variant<'_>) -> Result<()> {
+    let name = Life::Restarted.registration_id(variant);
+    let records = floor.tenant.objects("DeviceRegistration");
+    records.delete(&name, &DeleteParams::default()).await?;
+    let gone = until(MINUTE, async || {
+        ensure!(
+            records.get_opt(&name).await?.is_none(),
+            "{name} is still there"
+        );
+        anyhow::Ok(())
+    });
+    gone.await
+        .map_err(|last| last.unwrap_or_else(|| anyhow!("no answer")))
+}

@@ -1,0 +1,69 @@
+//! The service side: back ends with official SDKs against a hub's service API.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::expectation::Service;
+use super::floor::Floor;
+use super::life::HUBS;
+use super::programs::Programs;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The operations that did what they should, and how it ended if it did not end well.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Served {
+    pub(crate) done: Vec<String>,
+    pub(crate) error: Option<String>,
+}
+
+/// By the name of the SDK.
+pub(crate) type Services = BTreeMap<String, Served>;
+
+/// Runs one back end.
+pub(crate) async fn play(
+    floor: &Floor<'_>,
+    programs: &Programs,
+    service: &Service,
+) -> Result<Served> {
+    let hub = floor.hub(HUBS[1])?;
+    let mut command = programs.back_end(&service.name, &floor.authority)?;
+    command
+        .arg(hub.connection_string())
+        .arg(format!("served-by-{}", service.name))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output())
+        .await
+        .with_context(|| format!("{} has not ended within {PATIENCE:?}", service.name))??;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let done = text.lines().filter_map(|line| line.strip_prefix("= "));
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok(Served {
+        done: done.map(str::to_owned).collect(),
+        error: (!output.status.success()).then_some(said),
+    })
+}
+
+/// One line for each back end that did not do all that is expected of it.
+pub(crate) fn differences(expected: &[Service], seen: &Services) -> Vec<String> {
+    let line = |service: &Service| {
+        let Some(served) = seen.get(&service.name) else {
+            return Some(format!("service {}: it was not run", service.name));
+        };
+        let is_fine = served.error.is_none() && served.done == service.operations;
+        (!is_fine).then(|| {
+            format!(
+                "service {}: expected {}; seen {}; {}",
+                service.name,
+                service.operations.join(", "),
+                served.done.join(", "),
+                served.error.as_deref().unwrap_or("it ended well")
+            )
+        })
+    };
+    expected.iter().filter_map(line).collect()
+}
