@@ -157,9 +157,13 @@ impl Entry {
             .import_mode
             .as_deref()
             .ok_or_else(|| missing("importMode"))?;
+        // The Node service SDK writes Delete and DeleteIfMatchETag.
+        let mode = mode
+            .strip_prefix('D')
+            .map_or_else(|| mode.to_owned(), |rest| format!("d{rest}"));
         let etag = || needed(body.etag.as_deref(), "eTag");
         let twin_etag = || needed(body.twin_etag.as_deref(), "twinETag");
-        let operation = match (mode, &module) {
+        let operation = match (mode.as_str(), &module) {
             ("update" | "updateIfMatchETag", _) if !twin.is_empty() => {
                 return Err(Refusal::invalid(format!(
                     "importMode {mode} writes the identity alone: use updateTwin for tags and \

@@ -78,8 +78,8 @@ pub(super) fn text(hub: &Hub) -> String {
 
 fn operation(method: &Method, route: &str) -> &'static str {
     match (method.as_str(), route) {
-        ("GET", "/devices") => "list_identities",
-        ("POST", "/devices") => "bulk",
+        ("GET", "/devices" | "/devices/") => "list_identities",
+        ("POST", "/devices" | "/devices/") => "bulk",
         ("GET", "/devices/{id}") => "read_identity",
         ("PUT", "/devices/{id}") => "write_identity",
         ("POST", "/devices/{id}") => "query",

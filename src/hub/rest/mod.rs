@@ -39,6 +39,8 @@ pub const EXTENSIONS: (&str, &str) = ("rehome-hub", "etags-unique, fence, versio
 pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/devices", get(identities::list).post(identities::bulk))
+        // How the Node service SDK spells it when it lists.
+        .route("/devices/", get(identities::list).post(identities::bulk))
         .route(
             "/devices/{id}",
             get(identities::read)

@@ -141,7 +141,7 @@ async fn bulk_entries_succeed_and_fail_on_their_own() {
         json!({ "x": 1 })
     );
     let stale = json!([{ "id": "a", "importMode": "deleteIfMatchETag", "eTag": etag },
-                       { "id": "press-7", "importMode": "delete" }]);
+                       { "id": "press-7", "importMode": "Delete" }]);
     let reply = client.call("POST /devices", None, stale).await;
     assert_eq!(reply.body["errors"][0]["errorCode"], "PreconditionFailed");
     assert_eq!(

@@ -34,7 +34,9 @@ async fn an_identity_is_shown_as_iot_hub_shows_it() {
     });
     assert_eq!(created.body, expected);
     assert_eq!(client.get("/devices/press-7").await, expected);
-    assert_eq!(client.get("/devices?top=5").await, json!([expected]));
+    for path in ["/devices?top=5", "/devices/?top=5"] {
+        assert_eq!(client.get(path).await, json!([expected]), "{path}");
+    }
     assert_eq!(client.get("/devices/press-7/modules").await, json!([]));
 }
 
