@@ -27,6 +27,8 @@ use crate::wire::tls::{Acceptor, CertificateError, Certificates, Surroundings};
 
 /// How long requests that are being served may take after the gateway was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long devices that connect to a gateway which has just been started may be kept waiting.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 /// Longest time for one call to the API server: a device is waiting.
 const CALL: Duration = Duration::from_secs(5);
 /// How often to look for a token that is not there yet.
@@ -177,6 +179,11 @@ impl Gateway {
             mqtt: bounds.mqtt,
             amqp: bounds.amqp,
         };
+        tokio::select! {
+            () = known(health) => {}
+            () = stopped(self.stop.clone()) => return Ok(()),
+            _ = watching.join_next() => return Err(RunError::Ended),
+        }
         let served = fronts.listen(&mut parts, listeners, &self.stop)?;
         tracing::info!(
             https = %options.https_listen,
@@ -209,4 +216,18 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Ru
         address,
         source,
     })
+}
+
+/// Waits until everything is known that devices are judged by: to an SDK, "not enrolled" is final.
+/// After a while devices are answered with what is known, so that they hear anything at all.
+async fn known(health: &Health) {
+    let complete = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while health.check().is_err() {
+            looks.tick().await;
+        }
+    };
+    if timeout(KNOWN_WITHIN, complete).await.is_err() {
+        tracing::warn!("the gateway serves although it does not know every Enrollment yet");
+    }
 }
