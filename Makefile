@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench attack fuzz crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test conformance bench attack fuzz crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -13,6 +13,11 @@ demo: prepare ## Show it all in one run; KEEP=1 leaves everything on until Ctrl-
 
 test: prepare ## Check format and lints and run every test on a real control plane
 	@tests/run
+
+conformance: prepare ## Run unmodified official SDKs; WRITE=1 writes docs/conformance.md
+	@tests/prepare-conformance
+	@cargo build --locked --workspace --bins
+	@"$${CARGO_TARGET_DIR:-target}/debug/conformance" $(if $(WRITE),--write)
 
 bench: prepare ## Compare registrations, moves and polls with raw loops, in a release build
 	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin bench

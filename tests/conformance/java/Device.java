@@ -3,6 +3,7 @@ import com.google.gson.JsonObject;
 import com.microsoft.azure.sdk.iot.device.ClientOptions;
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
 import com.microsoft.azure.sdk.iot.device.IotHubClientProtocol;
+import com.microsoft.azure.sdk.iot.device.exceptions.IotHubClientException;
 import com.microsoft.azure.sdk.iot.device.transport.IotHubConnectionStatus;
 import com.microsoft.azure.sdk.iot.device.twin.Twin;
 import com.microsoft.azure.sdk.iot.device.twin.TwinCollection;
@@ -11,15 +12,18 @@ import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClient;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientRegistrationResult;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientStatus;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientTransportProtocol;
+import com.microsoft.azure.sdk.iot.provisioning.device.internal.exceptions.ProvisioningDeviceClientException;
 import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProvider;
 import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProviderSymmetricKey;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
+import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 
 /**
  * Devices that run the official Java SDKs, unmodified.
@@ -30,6 +34,9 @@ import java.util.concurrent.TimeUnit;
  */
 public final class Device {
     private static final int SECONDS = 60;
+    private static final int REGISTER_SECONDS = 25;
+    private static final int ANSWER_MILLISECONDS = 5000;
+    private static final int CHANCES = 4;
     private static final Gson GSON = new Gson();
     private static final Map<String, Session> SESSIONS = new ConcurrentHashMap<>();
 
@@ -37,6 +44,7 @@ public final class Device {
     private static final class Session {
         final DeviceClient client;
         final CountDownLatch lost = new CountDownLatch(1);
+        volatile boolean isReopening;
 
         Session(DeviceClient client) {
             this.client = client;
@@ -111,33 +119,57 @@ public final class Device {
 
     private static JsonObject register(JsonObject command) throws Exception {
         String transport = text(command, "transport").toUpperCase().replace('-', '_');
-        ProvisioningDeviceClient client =
-                ProvisioningDeviceClient.create(
-                        text(command, "host"),
-                        text(command, "idScope"),
-                        ProvisioningDeviceClientTransportProtocol.valueOf(
-                                transport.replace("AMQP", "AMQPS")),
-                        security(command, text(command, "registrationId")));
-        try {
-            AdditionalData data = new AdditionalData();
-            if (command.has("payload")) {
-                data.setProvisioningPayload(GSON.toJson(command.get("payload")));
+        for (int chance = 1; ; chance++) {
+            ProvisioningDeviceClient client =
+                    ProvisioningDeviceClient.create(
+                            text(command, "host"),
+                            text(command, "idScope"),
+                            ProvisioningDeviceClientTransportProtocol.valueOf(
+                                    transport.replace("AMQP", "AMQPS")),
+                            security(command, text(command, "registrationId")));
+            try {
+                return told(client.registerDeviceSync(data(command), REGISTER_SECONDS));
+            } catch (ProvisioningDeviceClientException error) {
+                // The SDK can miss an answer over MQTT that comes while it is slow to listen.
+                // Applications register again.
+                if (chance == CHANCES || !(error.getCause() instanceof TimeoutException)) {
+                    throw error;
+                }
+            } finally {
+                client.close();
             }
-            ProvisioningDeviceClientRegistrationResult told = client.registerDeviceSync(data, SECONDS);
-            if (told.getProvisioningDeviceClientStatus()
-                    != ProvisioningDeviceClientStatus.PROVISIONING_DEVICE_STATUS_ASSIGNED) {
-                throw new IllegalStateException(
-                        "status is " + told.getProvisioningDeviceClientStatus());
-            }
-            JsonObject result = new JsonObject();
-            result.addProperty("status", told.getStatus());
-            result.addProperty("hub", told.getIothubUri());
-            result.addProperty("device", told.getDeviceId());
-            result.add("substatus", GSON.toJsonTree(told.getSubstatus()));
-            return result;
-        } finally {
-            client.close();
         }
+    }
+
+    private static AdditionalData data(JsonObject command) {
+        AdditionalData data = new AdditionalData();
+        if (command.has("payload")) {
+            data.setProvisioningPayload(GSON.toJson(command.get("payload")));
+        }
+        return data;
+    }
+
+    private static JsonObject told(ProvisioningDeviceClientRegistrationResult told) {
+        if (told.getProvisioningDeviceClientStatus()
+                != ProvisioningDeviceClientStatus.PROVISIONING_DEVICE_STATUS_ASSIGNED) {
+            throw new IllegalStateException("status is " + told.getProvisioningDeviceClientStatus());
+        }
+        JsonObject result = new JsonObject();
+        result.addProperty("status", told.getStatus());
+        result.addProperty("hub", told.getIothubUri());
+        result.addProperty("device", told.getDeviceId());
+        result.addProperty("substatus", camelCase(told.getSubstatus()));
+        return result;
+    }
+
+    /** The name of an enum's constant as it was on the wire. */
+    private static String camelCase(Enum<?> constant) {
+        StringBuilder text = new StringBuilder();
+        for (String word : constant.name().toLowerCase().split("_")) {
+            boolean isFirst = text.length() == 0;
+            text.append(isFirst ? word : word.substring(0, 1).toUpperCase() + word.substring(1));
+        }
+        return text.toString();
     }
 
     private static JsonObject connect(JsonObject command) throws Exception {
@@ -156,7 +188,8 @@ public final class Device {
         Session session = new Session(client);
         client.setConnectionStatusChangeCallback(
                 change -> {
-                    if (change.getNewStatus() != IotHubConnectionStatus.CONNECTED) {
+                    boolean isUp = change.getNewStatus() == IotHubConnectionStatus.CONNECTED;
+                    if (!isUp && !session.isReopening) {
                         session.lost.countDown();
                     }
                 },
@@ -170,7 +203,8 @@ public final class Device {
     }
 
     private static JsonObject twin(JsonObject command) throws Exception {
-        Twin twin = SESSIONS.get(text(command, "session")).client.getTwin();
+        Session session = SESSIONS.get(text(command, "session"));
+        Twin twin = repeated(session, () -> session.client.getTwin(ANSWER_MILLISECONDS));
         JsonObject result = new JsonObject();
         result.add("desired", GSON.toJsonTree(twin.getDesiredProperties()));
         result.add("reported", GSON.toJsonTree(twin.getReportedProperties()));
@@ -182,8 +216,32 @@ public final class Device {
         command.getAsJsonObject("patch")
                 .entrySet()
                 .forEach(member -> patch.put(member.getKey(), member.getValue()));
-        SESSIONS.get(text(command, "session")).client.updateReportedProperties(patch);
+        Session session = SESSIONS.get(text(command, "session"));
+        repeated(
+                session,
+                () -> session.client.updateReportedProperties(patch, ANSWER_MILLISECONDS));
         return new JsonObject();
+    }
+
+    /**
+     * The SDK can miss an answer that comes while it still handles the one before, which a hub on
+     * the same machine is quick enough for. Applications connect again and ask again.
+     */
+    private static <T> T repeated(Session session, Callable<T> request) throws Exception {
+        for (int chance = 1; ; chance++) {
+            try {
+                return request.call();
+            } catch (IotHubClientException error) {
+                if (chance == CHANCES) {
+                    throw error;
+                }
+                session.isReopening = true;
+                session.client.close();
+                session.client.open(false);
+                session.client.subscribeToDesiredProperties((desired, context) -> {}, null);
+                session.isReopening = false;
+            }
+        }
     }
 
     /** Waits until the hub has ended the connection. */

@@ -93,24 +93,27 @@ async function connect(command) {
   const names = `HostName=${command.hub};DeviceId=${command.device}`;
   const proof = command.key ? `;SharedAccessKey=${command.key}` : ';x509=true';
   const client = Client.fromConnectionString(names + proof, protocol);
+  // Without this, the SDK asks a hub that refuses it again and again, for four minutes.
+  client.setRetryPolicy(new (require('azure-iot-common').NoRetry)());
   if (!command.key) client.setOptions(certificate(command));
   const ended = new Promise((resolve) => client.on('disconnect', resolve));
   client.on('error', () => {});
-  await client.open();
-  sessions.set(command.session, { client, ended });
+  await promisify(client.open.bind(client))();
+  const twin = await promisify(client.getTwin.bind(client))();
+  twin.on('properties.desired', () => {});
+  twin.on('error', () => {});
+  sessions.set(command.session, { client, ended, twin });
   return { connected: true };
 }
 
 async function twin(command) {
-  const session = sessions.get(command.session);
-  session.twin = session.twin || await session.client.getTwin();
-  return { desired: session.twin.properties.desired, reported: session.twin.properties.reported };
+  const { desired, reported } = sessions.get(command.session).twin.properties;
+  return { desired, reported };
 }
 
 async function report(command) {
-  await twin(command);
-  const { properties } = sessions.get(command.session).twin;
-  await promisify(properties.reported.update.bind(properties.reported))(command.patch);
+  const { reported } = sessions.get(command.session).twin.properties;
+  await promisify(reported.update.bind(reported))(command.patch);
   return {};
 }
 
@@ -124,14 +127,14 @@ async function lost(command) {
   });
   const first = await Promise.race([ended, late]);
   clearTimeout(timer);
-  client.close().catch(() => {});
+  client.close(() => {});
   return { lost: first !== 'late' };
 }
 
 async function close(command) {
   const { client } = sessions.get(command.session);
   sessions.delete(command.session);
-  await client.close();
+  await promisify(client.close.bind(client))();
   return {};
 }
 

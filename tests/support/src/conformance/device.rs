@@ -8,6 +8,9 @@ use super::driver::Driver;
 use super::expectation::Variant;
 use super::life::Life;
 
+/// How every device speaks to hubs.
+const HUB_TRANSPORT: &str = "mqtt";
+
 /// A device with its credential.
 pub(crate) struct Device<'a> {
     pub(crate) driver: &'a Driver,
@@ -62,7 +65,7 @@ impl<'a> Device<'a> {
             "session": self.session(hub),
             "hub": hub,
             "device": self.registration_id,
-            "transport": self.variant.transport.to_string(),
+            "transport": HUB_TRANSPORT,
         });
         self.add_credential(&mut command);
         self.driver.ask(command).await

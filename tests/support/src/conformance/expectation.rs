@@ -67,6 +67,7 @@ pub(crate) struct Service {
 pub(crate) enum Transport {
     Https,
     Mqtt,
+    MqttWs,
 }
 
 /// How a device proves who it is.
@@ -292,6 +293,7 @@ impl fmt::Display for Transport {
         f.pad(match self {
             Self::Https => "https",
             Self::Mqtt => "mqtt",
+            Self::MqttWs => "mqtt-ws",
         })
     }
 }
@@ -325,20 +327,14 @@ mod tests {
     use super::*;
 
     fn table(rules: &str) -> Result<Sdk> {
-        let every: String = Scenario::ALL
-            .iter()
-            .map(|scenario| {
-                let name = format!("{scenario:?}")
-                    .replace("WrongCredential", "wrong-credential")
-                    .to_lowercase();
-                let rules = if name == "throttled" {
-                    rules
-                } else {
-                    "[{outcome: ok}]"
-                };
-                format!("\n  {name}: {rules}")
-            })
-            .collect();
+        let mut every = String::new();
+        for scenario in Scenario::ALL {
+            let name = format!("{scenario:?}").to_lowercase();
+            let name = name.replace("wrongc", "wrong-c");
+            let is_asked = scenario == Scenario::Throttled;
+            let rules = if is_asked { rules } else { "[{outcome: ok}]" };
+            every = format!("{every}\n  {name}: {rules}");
+        }
         let text = format!(
             "name: x\ntitle: x\napiVersion: x\ntransports: [https, mqtt]\nattestations: [key]\n\
              unsupported: []\nexpected:{every}\n"

@@ -177,7 +177,7 @@ impl Hub {
     }
 
     fn endpoint(&self) -> String {
-        format!("https://{}", self.place.https())
+        format!("https://{}:{}", self.host(), self.place.https().port())
     }
 
     async fn read(&self, path: &str) -> Result<Option<Value>> {
