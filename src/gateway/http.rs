@@ -219,6 +219,7 @@ fn read_caller(
         api_version: parsed(&api_version)?,
         token: token.transpose()?,
         certificates: peer.certificates.clone(),
+        storage_root_key: None,
     })
 }
 

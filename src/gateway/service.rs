@@ -69,6 +69,9 @@ pub struct Caller {
     /// The client's certificates as TLS received them, leaf first; empty when it presented none.
     /// Possession of the leaf's key is proven, nothing else is.
     pub certificates: Arc<[CertificateDer<'static>]>,
+    /// Base64 of the public part of the storage root key of its TPM, where the protocol says it before
+    /// any request does.
+    pub storage_root_key: Option<Arc<str>>,
 }
 
 /// What it wants.

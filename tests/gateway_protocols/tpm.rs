@@ -1,5 +1,7 @@
 //! TPM attestation as a device sees it, with a software TPM that opens what it is sent.
 
+mod sasl;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
@@ -8,7 +10,8 @@ use rehome::api::v1alpha1::{ATTESTATION_LABEL, RegistrationState};
 use rehome_testing::device::{Tpm, TpmHeldKey, TpmKind};
 use serde_json::{Value, json};
 
-use crate::device::{Https, Reply, register_path};
+use crate::amqp_device::{Amqp, Ask, Links};
+use crate::device::{Https, Reply, dial, register_path};
 use crate::stage::{KEY, NAMESPACE, SCOPE, Stage, signed};
 
 const ID: &str = "press-7";
@@ -282,4 +285,41 @@ async fn a_disabled_enrollment_tells_its_tpm_so() {
     let told = register(&stage, ID, Some(&token), &body(&tpm)).await;
     assert_eq!(told.body["status"], "disabled", "{}", told.body);
     assert!(told.body["registrationState"].get("tpm").is_none());
+}
+
+#[tokio::test]
+async fn over_amqp_sasl_brings_the_challenge_and_takes_the_token() {
+    for kind in [TpmKind::Rsa, TpmKind::Ecc] {
+        let tpm = Tpm::start(kind).await.unwrap();
+        let stage = stage_for(&tpm, "Enabled");
+        let sockets = stage.listen().await;
+        let stream = dial(&sockets, sockets.amqp, true).await;
+        let stream = sasl::log_in(stream, ID, &tpm)
+            .await
+            .expect("an outcome of 0");
+        let links = Links {
+            login: None,
+            ..Links::of(ID)
+        };
+        let mut device = Amqp::open(stream, &links).await.unwrap();
+        let first = device.try_ask(Ask::register(b"{}")).await.unwrap();
+        let operation = first.body["operationId"].as_str().unwrap().to_owned();
+        stage.memory.finish(ID, RegistrationState::Assigned);
+        let told = device.try_ask(Ask::poll(&operation)).await.unwrap();
+        let blob = &told.body["registrationState"]["tpm"]["authenticationKey"];
+        tpm.activate(blob.as_str().unwrap(), "hub").unwrap();
+        assert_eq!(stage.memory.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn over_amqp_another_tpm_gets_no_challenge() {
+    let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let other = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let stage = stage_for(&tpm, "Enabled");
+    let sockets = stage.listen().await;
+    for (id, tpm) in [(ID, &other), ("press-8", &tpm)] {
+        let stream = dial(&sockets, sockets.amqp, true).await;
+        assert_eq!(sasl::log_in(stream, id, tpm).await.err(), Some(1), "{id}");
+    }
 }

@@ -140,6 +140,17 @@ impl<R: Registrations> Device<'_, R> {
                 self.exchange = Some(exchange);
                 Ok(())
             }
+            Step::Seal(names, keys) => {
+                let service = &self.front.service;
+                let sealed = service.seal_challenge(self.peer.address.ip(), &names, &keys);
+                match sealed {
+                    Ok(blob) => self.step(session, Exchange::send(names, &keys, blob)),
+                    Err(problem) => {
+                        self.told(problem);
+                        session.outcome(SaslCode::Auth)
+                    }
+                }
+            }
             Step::Done(proof) => {
                 self.proof = proof;
                 session.outcome(SaslCode::Ok)
@@ -194,6 +205,7 @@ impl<R: Registrations> Device<'_, R> {
             api_version: api_version.parse().map_err(unreadable)?,
             token: self.proof.token.clone(),
             certificates: self.peer.certificates.clone(),
+            storage_root_key: self.proof.storage_root_key.clone(),
         })
     }
 

@@ -4,17 +4,29 @@
 //! | mechanism | from whom | proof |
 //! |---|---|---|
 //! | `PLAIN` | devices with a symmetric key | a shared access signature in place of the password |
+//! | `TPM` | devices with a TPM | a token signed by the key that a challenge brought into the TPM |
 //! | `EXTERNAL`, `ANONYMOUS` | generic clients | the certificate of the TLS connection, if any |
 //! | none | devices with a certificate | the certificate of the TLS connection |
 
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::address::{Names, names};
+use crate::gateway::body::TpmKeys;
 use crate::wire::amqp::SaslInit;
 
 /// Offered to every client.
-pub(super) const MECHANISMS: &[&str] = &["PLAIN", "EXTERNAL", "ANONYMOUS"];
+pub(super) const MECHANISMS: &[&str] = &["PLAIN", "EXTERNAL", "ANONYMOUS", "TPM"];
+
+/// Before what is no segment of a challenge.
+const CONTROL: u8 = 0x00;
+/// Before the first segment of a challenge: number 0.
+const FIRST_SEGMENT: u8 = 0x80;
+/// Before the last one: number 1.
+const LAST_SEGMENT: u8 = 0xC1;
 
 /// What a client said of itself.
 #[derive(Clone, Default)]
@@ -23,6 +35,8 @@ pub(super) struct Proof {
     pub(super) names: Option<Names>,
     /// A shared access signature.
     pub(super) token: Option<Arc<str>>,
+    /// Of a TPM, in base64.
+    pub(super) storage_root_key: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Proof {
@@ -38,6 +52,8 @@ impl fmt::Debug for Proof {
 pub(super) enum Step {
     /// It is asked for more, which [`Exchange::respond`] takes.
     Challenge(Vec<u8>, Exchange),
+    /// A TPM wants a challenge, with which [`Exchange::send`] goes on.
+    Seal(Names, TpmKeys),
     Done(Proof),
     Refused(&'static str),
 }
@@ -47,6 +63,22 @@ pub(super) enum Step {
 pub(super) enum Exchange {
     /// A client that chose `PLAIN` has not said anything yet.
     Plain,
+    /// A TPM has shown its endorsement key and is asked for its storage root key.
+    Endorsed {
+        names: Names,
+        endorsement_key: String,
+    },
+    /// The first half of a challenge is on its way to a TPM; this is the second.
+    Half {
+        names: Names,
+        storage_root_key: Arc<str>,
+        rest: Vec<u8>,
+    },
+    /// The whole challenge is; a token comes next.
+    Whole {
+        names: Names,
+        storage_root_key: Arc<str>,
+    },
 }
 
 impl Exchange {
@@ -55,6 +87,7 @@ impl Exchange {
         match init.mechanism.as_str() {
             "PLAIN" if init.response.is_empty() => Step::Challenge(Vec::new(), Self::Plain),
             "PLAIN" => plain(&init.response),
+            "TPM" => endorsement(&init.response),
             "EXTERNAL" if !has_certificate => {
                 Step::Refused("EXTERNAL without a client certificate")
             }
@@ -63,12 +96,86 @@ impl Exchange {
         }
     }
 
+    /// Sends a challenge to a TPM, in two segments: the Java SDK takes no other number.
+    pub(super) fn send(names: Names, keys: &TpmKeys, mut challenge: Vec<u8>) -> Step {
+        let rest = challenge.split_off(challenge.len() / 2);
+        let half = Self::Half {
+            names,
+            storage_root_key: Arc::from(keys.storage_root_key.as_str()),
+            rest,
+        };
+        Step::Challenge([&[FIRST_SEGMENT][..], &challenge].concat(), half)
+    }
+
     /// The next step.
     pub(super) fn respond(self, response: &[u8]) -> Step {
         match self {
             Self::Plain => plain(response),
+            Self::Endorsed {
+                names,
+                endorsement_key,
+            } => match response.strip_prefix(&[CONTROL]) {
+                Some(key) => {
+                    let storage_root_key = STANDARD.encode(key);
+                    let keys = TpmKeys {
+                        endorsement_key,
+                        storage_root_key,
+                    };
+                    Step::Seal(names, keys)
+                }
+                None => Step::Refused("a TPM's storage root key has a zero before it"),
+            },
+            Self::Half {
+                names,
+                storage_root_key,
+                rest,
+            } => {
+                let whole = Self::Whole {
+                    names,
+                    storage_root_key,
+                };
+                Step::Challenge([&[LAST_SEGMENT][..], &rest].concat(), whole)
+            }
+            Self::Whole {
+                names,
+                storage_root_key,
+            } => {
+                let token = response.strip_prefix(&[CONTROL]);
+                match token.and_then(|token| std::str::from_utf8(token).ok()) {
+                    Some(token) if !token.is_empty() => Step::Done(Proof {
+                        names: Some(names),
+                        token: Some(Arc::from(token)),
+                        storage_root_key: Some(storage_root_key),
+                    }),
+                    _ => Step::Refused("a TPM's token has a zero before it"),
+                }
+            }
         }
     }
+}
+
+/// `NUL ID scope NUL registration id NUL endorsement key`.
+fn endorsement(response: &[u8]) -> Step {
+    let mut parts = response.splitn(4, |byte| *byte == 0);
+    let (Some([]), Some(scope), Some(id), Some(key)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Step::Refused(
+            "TPM needs the ID scope, the registration id and the endorsement key",
+        );
+    };
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let scope = text(scope).and_then(|scope| scope.parse().ok());
+    let id = text(id).and_then(|id| id.parse().ok());
+    let Some(names) = scope.zip(id) else {
+        return Step::Refused("TPM with an ID scope or a registration id that is none");
+    };
+    let endorsement_key = STANDARD.encode(key);
+    let exchange = Exchange::Endorsed {
+        names,
+        endorsement_key,
+    };
+    Step::Challenge(vec![CONTROL], exchange)
 }
 
 /// `authorization NUL user name NUL password`.
@@ -86,6 +193,7 @@ fn plain(response: &[u8]) -> Step {
     Step::Done(Proof {
         names: Some(names),
         token: Some(Arc::from(token)),
+        storage_root_key: None,
     })
 }
 
@@ -144,7 +252,8 @@ mod tests {
             step,
             Step::Done(Proof {
                 names: None,
-                token: None
+                token: None,
+                storage_root_key: None
             })
         ));
         let step = Exchange::begin(&init("EXTERNAL", b""), false);

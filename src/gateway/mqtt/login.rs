@@ -65,6 +65,7 @@ pub(super) fn login(connect: &Connect, protocol: Protocol, peer: &Peer) -> Resul
         api_version,
         token,
         certificates: peer.certificates.clone(),
+        storage_root_key: None,
     };
     let takes_it_for_the_request_id = parameter("ClientVersion").is_some_and(|client| {
         let version = client.strip_prefix("azure-iot-provisioning-device/");

@@ -7,6 +7,7 @@
 //! decides, also when it is disabled. A caller with a token and a certificate is judged by its token,
 //! unless its individual enrollment takes certificates.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Caller, Service};
@@ -43,12 +44,16 @@ impl<R: Registrations> Service<R> {
     }
 
     pub(super) fn may_authenticate(&self, caller: &Caller) -> Result<(), Problem> {
-        if self.throttle.may_authenticate(caller.address) {
+        self.may_authenticate_from(caller.address)
+    }
+
+    pub(super) fn may_authenticate_from(&self, address: IpAddr) -> Result<(), Problem> {
+        if self.throttle.may_authenticate(address) {
             return Ok(());
         }
         self.metrics
             .incidents()
-            .note(Incident::TooManyFailures, caller.address);
+            .note(Incident::TooManyFailures, address);
         Err(Problem::Throttled)
     }
 

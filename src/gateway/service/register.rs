@@ -93,7 +93,7 @@ impl<R: Registrations> Service<R> {
             rule: Rule::new(enrolled.spec.reprovision_policy, sticky),
             pool: self.tenants.pool(namespace, enrolled),
             credential: credential.fingerprint(&caller.id),
-            storage_root_key: storage_root_key(attested, body.tpm.as_ref())?,
+            storage_root_key: storage_root_key(caller, attested, body.tpm.as_ref())?,
             payload_digest: body.payload_digest,
         })
     }

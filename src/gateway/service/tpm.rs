@@ -2,6 +2,8 @@
 //!
 //! Nothing is kept between the two requests, so that they may reach different replicas.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -11,6 +13,7 @@ use super::{Answer, Caller, Protocol, Service};
 use crate::api::v1alpha1::RegistrationState;
 use crate::domain::attestation::tpm::PublicArea;
 use crate::domain::attestation::{Attestation, DeviceCredential, SymmetricKey};
+use crate::domain::ids::{IdScope, RegistrationId};
 use crate::gateway::body::{Body, TpmKeys};
 use crate::gateway::error::Problem;
 use crate::gateway::record::Record;
@@ -45,9 +48,44 @@ impl<R: Registrations> Service<R> {
         let Some(keys) = Body::parse(body, &caller.id)?.tpm else {
             return Ok(None);
         };
+        let blob = self.sealed_challenge(&caller.scope, &caller.id, &keys)?;
+        Ok(Some(Answer::Challenge(json!({
+            "message": "Authorization required.",
+            "authenticationKey": STANDARD.encode(blob),
+            "keyName": "registration",
+        }))))
+    }
+
+    /// The challenge for a device that shows the keys of its TPM in another way than by a request.
+    ///
+    /// # Errors
+    /// As the device is to be told.
+    pub fn seal_challenge(
+        &self,
+        address: IpAddr,
+        (scope, id): &(IdScope, RegistrationId),
+        keys: &TpmKeys,
+    ) -> Result<Vec<u8>, Problem> {
+        self.may_authenticate_from(address)?;
+        let sealed = self.sealed_challenge(scope, id, keys);
+        if sealed
+            .as_ref()
+            .is_err_and(|problem| *problem != Problem::Unavailable)
+        {
+            self.throttle.count_failure(address);
+        }
+        sealed
+    }
+
+    fn sealed_challenge(
+        &self,
+        scope: &IdScope,
+        id: &RegistrationId,
+        keys: &TpmKeys,
+    ) -> Result<Vec<u8>, Problem> {
         let candidates = self
             .tenants
-            .candidates(&caller.scope, &caller.id)
+            .candidates(scope, id)
             .ok_or(Problem::NotEnrolled)?;
         let enrolled = candidates.individual.ok_or(Problem::NotEnrolled)?;
         if enrolled.spec.attestation.tpm.is_none() {
@@ -65,25 +103,23 @@ impl<R: Registrations> Service<R> {
         }
         let storage = read("storageRootKey", &keys.storage_root_key)?;
         let now = u64::try_from(self.clock.now().as_second()).unwrap_or_default();
-        let key = endorsed.challenge_key(&caller.id, now);
-        let blob = sealed(&shown, &storage, &key).ok_or(Problem::Internal)?;
-        Ok(Some(Answer::Challenge(json!({
-            "message": "Authorization required.",
-            "authenticationKey": blob,
-            "keyName": "registration",
-        }))))
+        let key = endorsed.challenge_key(id, now);
+        sealed(&shown, &storage, &key).ok_or(Problem::Internal)
     }
 }
 
 /// The storage root key that a device of this Enrollment has to show; `None` when it has no TPM.
 pub(super) fn storage_root_key(
+    caller: &Caller,
     attested: &Attested,
     shown: Option<&TpmKeys>,
 ) -> Result<Option<String>, Problem> {
     if attested.enrolled.spec.attestation.tpm.is_none() {
         return Ok(None);
     }
-    let text = shown.map_or("", |keys| keys.storage_root_key.trim());
+    let said = caller.storage_root_key.as_deref();
+    let text = said.or(shown.map(|keys| keys.storage_root_key.trim()));
+    let text = text.unwrap_or_default();
     read("storageRootKey", text)?;
     Ok(Some(text.to_owned()))
 }
@@ -99,11 +135,8 @@ pub(super) fn authentication_key(attested: &Attested, record: &Record) -> Option
     }
     let storage = record.request.as_ref()?.storage_root_key.as_deref()?;
     let endorsement = PublicArea::from_base64(&tpm.endorsement_key).ok()?;
-    sealed(
-        &endorsement,
-        &PublicArea::from_base64(storage).ok()?,
-        &keys.primary,
-    )
+    let storage = PublicArea::from_base64(storage).ok()?;
+    sealed(&endorsement, &storage, &keys.primary).map(|blob| STANDARD.encode(blob))
 }
 
 fn read(name: &str, text: &str) -> Result<PublicArea, Problem> {
@@ -111,9 +144,9 @@ fn read(name: &str, text: &str) -> Result<PublicArea, Problem> {
         .map_err(|error| Problem::BadRequest(format!("tpm.{name} {error}")))
 }
 
-fn sealed(endorsement: &PublicArea, storage: &PublicArea, key: &SymmetricKey) -> Option<String> {
+fn sealed(endorsement: &PublicArea, storage: &PublicArea, key: &SymmetricKey) -> Option<Vec<u8>> {
     match envelope(endorsement, storage, key.reveal()) {
-        Ok(blob) => Some(STANDARD.encode(blob)),
+        Ok(blob) => Some(blob),
         Err(error) => {
             tracing::warn!(%error, "a TPM's key is not one");
             None
