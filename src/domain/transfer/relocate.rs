@@ -320,7 +320,7 @@ fn target_trouble(
     }
     if f.breaks(Mutant::UnfenceWithoutAbort) {
         if let Some(source) = source.filter(|source| !source.enabled) {
-            return Effect::cached(&t.from.hub, Call::Update(original(f, t, source)));
+            return Effect::cached(&t.from.hub, Call::Update(original(f, t)));
         }
         return wait_for(trouble);
     }
@@ -464,10 +464,7 @@ pub(super) fn aborting(f: &Facts<'_>, t: &Transfer) -> Next {
     };
     if let Some(source) = source {
         if source.is_fenced(f.uid, &t.id) {
-            return Ok(Effect::cached(
-                &t.from.hub,
-                Call::Update(original(f, t, source)),
-            ));
+            return Ok(Effect::cached(&t.from.hub, Call::Update(original(f, t))));
         }
         // Written even when it is not fenced: this ages a fence that is still under way.
         if !f.views.of(&t.from.hub.uid).acknowledged && !f.breaks(Mutant::AbortLeavesSource) {
@@ -485,14 +482,13 @@ pub(super) fn aborting(f: &Facts<'_>, t: &Transfer) -> Next {
 }
 
 /// The source's status before the fence; an identity that is enabled carries our mark.
-fn original(f: &Facts<'_>, t: &Transfer, source: &Identity) -> IdentityChange {
+fn original(f: &Facts<'_>, t: &Transfer) -> IdentityChange {
     let original = &t.from.original;
     let mark = || Mark::new(f.uid, &t.id).to_string();
     let reason = original
         .reason
         .clone()
         .or_else(|| original.enabled.then(mark));
-    let _ = source;
     IdentityChange {
         enabled: original.enabled,
         reason,
