@@ -35,7 +35,8 @@ pub(crate) fn page(expectation: &Expectation, cells: &Cells<'_>, services: &Serv
     }
     page.push_str(
         "\n*Gives up*: the SDK reports a failure, and when the application registers once more it \
-         succeeds.\n",
+         succeeds. The Java SDK misses an answer now and then when its JVM is cold or starved; \
+         what is said of it holds within four tries.\n",
     );
     for sdk in &expectation.sdks {
         section(&mut page, sdk, cells);
