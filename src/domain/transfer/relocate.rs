@@ -319,7 +319,7 @@ fn target_trouble(
         return wait_for(trouble);
     }
     if f.breaks(Mutant::UnfenceWithoutAbort) {
-        if let Some(source) = source.filter(|source| !source.enabled) {
+        if source.is_some_and(|source| !source.enabled) {
             return Effect::cached(&t.from.hub, Call::Update(original(f, t)));
         }
         return wait_for(trouble);
