@@ -31,6 +31,8 @@ struct Siege {
     installation: Installation,
     prey: Prey,
     requests: Arc<Vec<Vec<u8>>>,
+    /// Its namespace lives as long as it does.
+    _tenant: Tenant,
 }
 
 /// Measures, prints the table, and fails if something is not as it must be.
@@ -93,6 +95,7 @@ impl Siege {
             cluster,
             installation,
             requests: Arc::new(requests),
+            _tenant: tenant,
         })
     }
 
