@@ -83,6 +83,29 @@ fn fuzz(name: &str) {
     ));
 }
 
+/// Mutations of inputs that end at the first check would prove little.
+#[test]
+fn what_sdks_send_comes_through_to_the_store() {
+    for (name, sdk) in [
+        ("http", "node"),
+        ("http", "node_pieces"),
+        ("http", "java"),
+        ("http", "chunked"),
+        ("http", "upgrade_stays"),
+        ("mqtt_front", "python_stays"),
+        ("mqtt_front", "node_stays"),
+        ("mqtt_front", "java"),
+        ("amqp_front", "node_sas_pieces"),
+        ("amqp_front", "java_address"),
+    ] {
+        let seed = std::fs::read(corpus(name).join(sdk)).unwrap();
+        let target = TARGETS.iter().find(|target| target.name == name);
+        let before = targets::created();
+        feed(target.unwrap(), &seed);
+        assert!(targets::created() > before, "{name}/{sdk}");
+    }
+}
+
 macro_rules! each_is_fuzzed {
     ($($test:ident = $target:literal;)+) => {
         $(
@@ -112,11 +135,13 @@ each_is_fuzzed! {
     tokens_survive_everything = "sas";
     proxy_headers_survive_everything = "proxy";
     certificates_survive_everything = "certificates";
+    tpm_keys_survive_everything = "tpm";
     bodies_survive_everything = "body";
     websocket_handshakes_survive_everything = "websocket_upgrade";
     websocket_frames_survive_everything = "websocket_frames";
     mqtt_sessions_survive_everything_before_connect = "mqtt_before_connect";
     mqtt_sessions_survive_everything_after_connect = "mqtt_after_connect";
     the_mqtt_front_survives_everything = "mqtt_front";
+    the_amqp_front_survives_everything = "amqp_front";
     the_https_front_survives_everything = "http";
 }

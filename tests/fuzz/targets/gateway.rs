@@ -1,6 +1,7 @@
 //! The gateway that the protocol targets speak to: the real service with one enrollment, and a store
 //! that panics when anything reaches it that nobody with a key can have asked for.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -110,6 +111,11 @@ impl Clock for Stopped {
     }
 }
 
+thread_local! {
+    /// How often the device with a token came as far as the store, on this thread.
+    pub(super) static CREATED: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Records of nobody. Whoever asks for one has proved to be the one device with a token.
 pub(super) struct Guarded;
 
@@ -150,6 +156,7 @@ impl Registrations for Guarded {
         request: RegistrationRequest,
     ) -> Result<Arc<Record>, StoreError> {
         Self::guard(namespace, id);
+        CREATED.set(CREATED.get() + 1);
         let object: DeviceRegistration = serde_json::from_value(json!({
             "apiVersion": "rehome.dev/v1alpha1",
             "kind": "DeviceRegistration",

@@ -39,7 +39,7 @@ pub(super) fn connection(input: &[u8]) {
             front.serve(socket, protocol, &peer, stopped).await;
         }
         let answers = answers.lock().expect("nobody panics while holding it");
-        let begins = answers.is_empty() || answers.starts_with(b"HTTP/1.1 ");
+        let begins = answers.is_empty() || answers.starts_with(b"HTTP/1.");
         assert!(begins, "{}", String::from_utf8_lossy(&answers));
     });
 }
