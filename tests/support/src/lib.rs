@@ -2,7 +2,8 @@
 //!
 //! It starts real things only: a Kubernetes control plane built from source, certificates, the
 //! product's own processes. It must not imitate any of them. Of Rehome it knows the chart (`chart`)
-//! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are.
+//! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are, and
+//! some of them are unmodified SDKs (`sdk`, which `packages` fetches).
 //!
 //! ```text
 //! tools ──────► control_plane ──► cluster ──► installation ──► a test, the demo
@@ -25,6 +26,7 @@ mod network;
 pub mod packages;
 mod private_network;
 mod process;
+pub mod sdk;
 pub mod tools;
 mod wait;
 mod warden;

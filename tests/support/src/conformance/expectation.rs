@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rehome_testing::sdk::{Transport, folder};
 use serde::Deserialize;
 
 /// The whole table.
@@ -61,15 +61,6 @@ pub(crate) struct Service {
     pub(crate) operations: Vec<String>,
 }
 
-/// How a device speaks.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Transport {
-    Https,
-    Mqtt,
-    MqttWs,
-}
-
 /// How a device proves who it is.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
@@ -111,11 +102,6 @@ pub(crate) struct Variant<'a> {
     pub(crate) sdk: &'a str,
     pub(crate) transport: Transport,
     pub(crate) attestation: Attestation,
-}
-
-/// Files of the suite.
-pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
 }
 
 impl Expectation {
@@ -285,16 +271,6 @@ impl Outcome {
             Self::Refused => "refused",
             Self::GivesUp => "gives up",
         }
-    }
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Https => "https",
-            Self::Mqtt => "mqtt",
-            Self::MqttWs => "mqtt-ws",
-        })
     }
 }
 

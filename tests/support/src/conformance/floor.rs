@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,14 +11,12 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use rehome_testing::device::{Applicant, Key, Protocol, Registrar};
 use rehome_testing::fleet::Tenant;
 use rehome_testing::installation::{Flags, Hub};
+use rehome_testing::sdk::{Credential, Device, Driver, Programs};
 use rehome_testing::{Cluster, Installation, PrivateNetwork, Process, scratch, until};
 use serde_json::{Map, Value, json};
 
-use super::device::Device;
-use super::driver::Driver;
 use super::expectation::{Expectation, Sdk, Variant};
 use super::life::{HUBS, Life, SECRET, secret_entries};
-use super::programs::Programs;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 /// Longest time for every Enrollment to be seen by the controller.
@@ -45,16 +44,31 @@ pub(crate) struct Floor<'a> {
 pub(crate) struct Field {
     id_scope: String,
     keys: BTreeMap<String, Key>,
-    drivers: BTreeMap<String, Driver>,
+    drivers: BTreeMap<String, Arc<Driver>>,
 }
 
 impl Field {
     /// The device of this kind that leads this life.
-    pub(crate) fn device<'f>(&'f self, variant: Variant<'f>, life: Life) -> Result<Device<'f>> {
+    pub(crate) fn device(&self, variant: Variant<'_>, life: Life) -> Result<Device> {
         let driver = self.drivers.get(variant.sdk).context("no such driver")?;
+        let registration_id = life.registration_id(variant);
+        Ok(Device {
+            driver: driver.clone(),
+            transport: variant.transport,
+            credential: Credential::Key(self.key(variant, life)?),
+            registration_id,
+            id_scope: self.id_scope.clone(),
+        })
+    }
+
+    /// The key of a device, derived if it is one of a group.
+    pub(crate) fn key(&self, variant: Variant<'_>, life: Life) -> Result<Key> {
         let key = self.keys.get(&life.enrollment(variant));
         let key = key.context("no such Enrollment")?;
-        Ok(Device::new(driver, variant, life, &self.id_scope, key))
+        if variant.attestation.is_group() {
+            return Ok(key.of_device(&life.registration_id(variant)));
+        }
+        Ok(key.clone())
     }
 }
 
@@ -88,7 +102,7 @@ impl<'a> Floor<'a> {
         for sdk in &expectation.sdks {
             let program = programs.devices(&sdk.name, &authority)?;
             let driver = Driver::start(&sdk.name, program, &directory)?;
-            drivers.insert(sdk.name.clone(), driver);
+            drivers.insert(sdk.name.clone(), Arc::new(driver));
         }
         let tenant = Tenant::start(&cluster, &installation, "field").await?;
         let field = Field {
@@ -126,7 +140,7 @@ impl<'a> Floor<'a> {
     }
 
     /// As [`Field::device`].
-    pub(crate) fn device<'f>(&'f self, variant: Variant<'f>, life: Life) -> Result<Device<'f>> {
+    pub(crate) fn device(&self, variant: Variant<'_>, life: Life) -> Result<Device> {
         self.field.device(variant, life)
     }
 

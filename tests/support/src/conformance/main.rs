@@ -3,18 +3,16 @@
 //! Outside it fetches the SDKs; inside the network it starts a control plane, the product and the
 //! devices, runs every scenario for every kind of device, and compares with what is expected.
 
-mod device;
-mod driver;
 mod expectation;
 mod floor;
 mod life;
 mod outcome;
-mod programs;
 mod report;
 mod restart;
 mod scenarios;
 mod services;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -22,6 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use futures::future::join_all;
+use rehome_testing::sdk::Programs;
 use rehome_testing::{PrivateNetwork, keep_files, tools};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -30,7 +29,6 @@ use expectation::{Expectation, Scenario, Variant};
 use floor::Floor;
 use life::{HUBS, Life};
 use outcome::{Cells, Seen};
-use programs::Programs;
 use services::Services;
 
 /// Devices that are at work at the same time: enough to hide the pauses between polls, and few
@@ -72,7 +70,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     tools::kube()?;
     tools::helm()?;
     let programs = Programs::ready()?;
-    let rehome = programs::rehome()?;
+    let rehome = rehome()?;
     if let Some(status) = PrivateNetwork::enter()? {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         return Ok(ExitCode::from(code.unwrap_or(1)));
@@ -199,4 +197,17 @@ fn conclude(arguments: &Arguments, expectation: &Expectation, run: &Run<'_>) -> 
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The product, which is built beside this program.
+fn rehome() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("where am I?")?;
+    let rehome = own.with_file_name("rehome");
+    if !rehome.is_file() {
+        anyhow::bail!(
+            "{} is missing: run make conformance, which builds it",
+            rehome.display()
+        );
+    }
+    Ok(rehome)
 }

@@ -7,9 +7,9 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::future::join_all;
 use kube::api::{DeleteParams, DynamicObject};
+use rehome_testing::sdk::Answer;
 use rehome_testing::{Installation, Signal, until};
 
-use super::device::Answer;
 use super::expectation::{Scenario, Sdk, Variant};
 use super::floor::{Floor, MINUTE, gateway_flags};
 use super::life::{HUBS, Life};

@@ -4,11 +4,11 @@
 //! expect: the device was told another hub, a twin is not what it should be.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rehome_testing::device::{Key, Protocol};
+use rehome_testing::device::{Applicant, Key, Protocol};
+use rehome_testing::sdk::{Answer, Credential, Device, Transport};
 use rehome_testing::until;
 use serde_json::{Value, json};
 
-use super::device::{Answer, Device};
 use super::expectation::{Outcome, Scenario, Variant};
 use super::floor::{Floor, MINUTE, member};
 use super::life::{HUBS, Life};
@@ -16,6 +16,8 @@ use super::outcome::Seen;
 
 const WEST: &str = HUBS[0];
 const EAST: &str = HUBS[1];
+/// How every device speaks to hubs.
+const AT_HUB: Transport = Transport::Mqtt;
 
 /// Before any Enrollment changes.
 pub(crate) async fn before(
@@ -74,7 +76,7 @@ async fn first(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let expected = &floor.sdk(variant)?.api_version;
     ensure!(version == expected, "it sent api-version {version}");
     let host = west.host();
-    told_of_hub(device.connect(&host).await?)?;
+    told_of_hub(device.connect(&host, AT_HUB).await?)?;
     let twin = device.twin(&host).await?;
     ensure!(twin["desired"]["interval"] == 60, "its twin is {twin}");
     device.report(&host, &json!({ "at": WEST })).await?;
@@ -108,9 +110,9 @@ async fn moved(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
         device.lost(&west).await?,
         "its connection to the old hub lives"
     );
-    let refused = device.connect(&west).await?;
+    let refused = device.connect(&west, AT_HUB).await?;
     ensure!(refused.is_err(), "the old hub takes it");
-    told_of_hub(device.connect(&east).await?)?;
+    told_of_hub(device.connect(&east, AT_HUB).await?)?;
     let twin = device.twin(&east).await?;
     ensure!(twin["reported"]["at"] == WEST, "its twin is {twin}");
     device.close(&east).await?;
@@ -122,7 +124,7 @@ async fn reset(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let west = floor.hub(WEST)?.host();
     let first = told(device.register(floor.host()).await?)?;
     check(floor, &device, &first, WEST, "initialAssignment")?;
-    told_of_hub(device.connect(&west).await?)?;
+    told_of_hub(device.connect(&west, AT_HUB).await?)?;
     device.report(&west, &json!({ "worn": true })).await?;
     // A repetition that comes at once is the same operation.
     let operation = async || {
@@ -139,7 +141,7 @@ async fn reset(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     check(floor, &device, &second, WEST, "deviceDataReset")?;
     // Some SDKs have connected again by themselves, and some say so when they are closed.
     let _ = device.close(&west).await;
-    told_of_hub(device.connect(&west).await?)?;
+    told_of_hub(device.connect(&west, AT_HUB).await?)?;
     let twin = device.twin(&west).await?;
     ensure!(
         twin["reported"].get("worn").is_none() && twin["desired"]["interval"] == 60,
@@ -188,7 +190,7 @@ async fn goes(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
 async fn refused(floor: &Floor<'_>, variant: Variant<'_>, life: Life) -> Result<Seen> {
     let mut device = floor.device(variant, life)?;
     if life == Life::Impostor {
-        device.key = Key::random()?;
+        device.credential = Credential::Key(Key::random()?);
     }
     match device.register(floor.host()).await? {
         Err(said) => Ok(Seen::failure(Outcome::Refused, said)),
@@ -198,8 +200,12 @@ async fn refused(floor: &Floor<'_>, variant: Variant<'_>, life: Life) -> Result<
 
 async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let device = floor.device(variant, Life::Throttled)?;
-    let version = &floor.sdk(variant)?.api_version;
-    let applicant = device.applicant(version);
+    let applicant = Applicant {
+        scope: device.id_scope.clone(),
+        registration_id: device.registration_id.clone(),
+        key: floor.field.key(variant, Life::Throttled)?,
+        api_version: floor.sdk(variant)?.api_version.clone(),
+    };
     // The harness's own client uses up what this device may ask.
     let used_up = until(MINUTE, async || {
         let asked = floor.strict.register(&applicant, Protocol::Https, None);
@@ -217,7 +223,7 @@ async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
 /// Fine, or given up: then registering once more must succeed.
 pub(crate) async fn ends(
     floor: &Floor<'_>,
-    device: &Device<'_>,
+    device: &Device,
     host: &str,
     answer: Answer,
     hub: &str,
@@ -251,7 +257,7 @@ fn told_of_hub(answer: Answer) -> Result<()> {
 /// What every device that is told a hub is told.
 fn check(
     floor: &Floor<'_>,
-    device: &Device<'_>,
+    device: &Device,
     told: &Value,
     hub: &str,
     substatus: &str,

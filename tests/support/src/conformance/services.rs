@@ -5,11 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rehome_testing::sdk::Programs;
 
 use super::expectation::Service;
 use super::floor::Floor;
 use super::life::HUBS;
-use super::programs::Programs;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A running program. Dropping it ends it.
-pub(crate) struct Driver {
+pub struct Driver {
     name: String,
     input: tokio::sync::Mutex<ChildStdin>,
     waiting: Arc<Waiting>,
@@ -34,7 +34,7 @@ type Waiting = Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>;
 
 impl Driver {
     /// Starts a program; its log goes to `directory`.
-    pub(crate) fn start(name: &str, mut program: Program, directory: &Path) -> Result<Self> {
+    pub fn start(name: &str, mut program: Program, directory: &Path) -> Result<Self> {
         let log = std::fs::File::create(directory.join(format!("{name}.log")))?;
         let mut child = program
             .stdin(Stdio::piped())
@@ -57,7 +57,7 @@ impl Driver {
     }
 
     /// Has a command done. What the SDK reports as a failure is the inner error.
-    pub(crate) async fn ask(&self, mut command: Value) -> Result<Result<Value, String>> {
+    pub async fn ask(&self, mut command: Value) -> Result<Result<Value, String>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let what = format!("{}: {}", self.name, command["do"]);
         command["id"] = json!(id);
@@ -81,7 +81,7 @@ impl Driver {
     }
 
     /// As [`Self::ask`], for what must succeed.
-    pub(crate) async fn must(&self, command: Value) -> Result<Value> {
+    pub async fn must(&self, command: Value) -> Result<Value> {
         let what = command["do"].to_string();
         let answer = self.ask(command).await?;
         answer.map_err(|error| anyhow!("{what}: {error}"))

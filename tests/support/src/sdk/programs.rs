@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rehome_testing::packages;
+use anyhow::Result;
 use tokio::process::Command;
 
-use super::expectation::folder;
+use crate::packages;
+
+/// Where the programs are, with what pins the SDKs.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance")
+}
 
 /// Everything that is fetched, fetched.
-pub(crate) struct Programs {
+pub struct Programs {
     python: PathBuf,
     node: PathBuf,
     node_legacy: PathBuf,
@@ -18,7 +22,7 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Fetches and compiles what is not there yet.
-    pub(crate) fn ready() -> Result<Self> {
+    pub fn ready() -> Result<Self> {
         let folder = folder().canonicalize()?;
         Ok(Self {
             python: packages::python(&folder.join("python/requirements.txt"))?,
@@ -29,7 +33,7 @@ impl Programs {
     }
 
     /// The program whose devices have this SDK and trust this authority.
-    pub(crate) fn devices(&self, sdk: &str, authority: &Path) -> Result<Command> {
+    pub fn devices(&self, sdk: &str, authority: &Path) -> Result<Command> {
         let script = |name: &str| folder().join(name);
         Ok(match sdk {
             "python" => {
@@ -61,7 +65,7 @@ impl Programs {
     }
 
     /// The program that is a back end with this SDK.
-    pub(crate) fn back_end(&self, sdk: &str, authority: &Path) -> Result<Command> {
+    pub fn back_end(&self, sdk: &str, authority: &Path) -> Result<Command> {
         let script = |name: &str| folder().join(name);
         Ok(match sdk {
             "python" => {
@@ -88,17 +92,4 @@ fn node(modules: &Path, script: &Path, authority: &Path) -> Command {
         .env("NODE_PATH", modules)
         .env("NODE_EXTRA_CA_CERTS", authority);
     command
-}
-
-/// The product, which is built beside this program.
-pub(crate) fn rehome() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("where am I?")?;
-    let rehome = own.with_file_name("rehome");
-    if !rehome.is_file() {
-        anyhow::bail!(
-            "{} is missing: run make conformance, which builds it",
-            rehome.display()
-        );
-    }
-    Ok(rehome)
 }
