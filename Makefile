@@ -14,10 +14,10 @@ demo: prepare ## Show it all in one run; KEEP=1 leaves everything on until Ctrl-
 test: prepare ## Check format and lints and run every test on a real control plane
 	@tests/run
 
-conformance: prepare ## Run unmodified official SDKs; WRITE=1 writes docs/conformance.md
+conformance: prepare ## Run unmodified official SDKs; WRITE=1 writes docs/conformance.md, ONLY=java runs a part
 	@tests/prepare-conformance
 	@cargo build --locked --workspace --bins
-	@"$${CARGO_TARGET_DIR:-target}/debug/conformance" $(if $(WRITE),--write)
+	@"$${CARGO_TARGET_DIR:-target}/debug/conformance" $(if $(WRITE),--write) $(if $(ONLY),--only $(ONLY))
 
 bench: prepare ## Compare registrations, moves and polls with raw loops, in a release build
 	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin bench

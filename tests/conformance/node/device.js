@@ -138,6 +138,13 @@ async function close(command) {
   return {};
 }
 
+// Over AMQP, the SDK hands on errors of the link as they came, which are no Errors.
+function described(error) {
+  if (!(error instanceof Error)) return String(error);
+  const body = error.result ? ` ${JSON.stringify(error.result)}` : '';
+  return `${error.name}: ${error.message}${body}`;
+}
+
 const commands = { register, connect, twin, report, lost, close };
 
 async function obey(command) {
@@ -145,8 +152,7 @@ async function obey(command) {
   try {
     answer = { result: await commands[command.do](command) };
   } catch (error) { // whatever the SDK throws is the answer
-    const body = error.result ? ` ${JSON.stringify(error.result)}` : '';
-    answer = { error: `${error.name}: ${error.message}${body}` };
+    answer = { error: described(error) };
   }
   console.log('=', JSON.stringify({ id: command.id, ...answer }));
 }

@@ -28,6 +28,9 @@ pub(crate) struct Sdk {
     pub(crate) attestations: Vec<Attestation>,
     pub(crate) unsupported: Vec<Unsupported>,
     expected: BTreeMap<Scenario, Vec<Rule>>,
+    /// Which rows are wanted: those whose name has this in it.
+    #[serde(skip)]
+    only: String,
 }
 
 /// What an SDK cannot do, whoever it talks to.
@@ -118,6 +121,22 @@ impl Expectation {
         Ok(expectation)
     }
 
+    /// Leaves out the devices and services whose name does not have this in it.
+    pub(crate) fn keep_only(&mut self, text: &str) -> Result<()> {
+        for sdk in &mut self.sdks {
+            text.clone_into(&mut sdk.only);
+        }
+        self.sdks.retain(|sdk| sdk.variants().next().is_some());
+        self.services
+            .retain(|service| format!("service-{}", service.name).contains(text));
+        ensure!(
+            !self.sdks.is_empty() || !self.services.is_empty(),
+            "neither a device nor a service has {text} in its name; names are such as \
+             node-mqtt-key and service-python"
+        );
+        Ok(())
+    }
+
     pub(crate) fn variants(&self) -> impl Iterator<Item = Variant<'_>> {
         self.sdks.iter().flat_map(Sdk::variants)
     }
@@ -129,13 +148,14 @@ impl Expectation {
 
 impl Sdk {
     pub(crate) fn variants(&self) -> impl Iterator<Item = Variant<'_>> {
-        self.transports.iter().flat_map(move |&transport| {
+        let all = self.transports.iter().flat_map(move |&transport| {
             self.attestations.iter().map(move |&attestation| Variant {
                 sdk: &self.name,
                 transport,
                 attestation,
             })
-        })
+        });
+        all.filter(|variant| variant.to_string().contains(&self.only))
     }
 
     /// What is expected of one device.
@@ -323,6 +343,25 @@ mod tests {
     #[test]
     fn the_committed_table_speaks_of_every_cell() {
         Expectation::read().unwrap();
+    }
+
+    #[test]
+    fn a_part_of_the_table_is_what_has_the_text_in_its_name() {
+        let part = |text: &str| {
+            let mut expectation = Expectation::read()?;
+            expectation.keep_only(text)?;
+            let devices: Vec<_> = expectation.variants().map(|one| one.to_string()).collect();
+            anyhow::Ok((devices, expectation.services.len()))
+        };
+        let (devices, services) = part("python-mqtt-ws-key").unwrap();
+        assert_eq!(
+            (&*devices, services),
+            (&["python-mqtt-ws-key".to_owned()][..], 0)
+        );
+        assert_eq!(part("service-node").unwrap(), (vec![], 1));
+        let all = Expectation::read().unwrap();
+        assert_eq!(part("").unwrap().0.len(), all.variants().count());
+        assert!(part("cobol").is_err());
     }
 
     #[test]
