@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use rehome::api::v1alpha1::Enrollment;
@@ -12,23 +11,10 @@ use rehome_testing::device::{Refused, Session, Told, Trust};
 use rehome_testing::fleet::Tenant;
 use rehome_testing::installation::Hub;
 use rehome_testing::{Authority, Cluster, Installation, Issued, expect, expect_ok};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(3);
 const ID: &str = "Press-7";
-
-/// SHA-256 of the leaf, as Azure writes it.
-fn thumbprint(issued: &Issued) -> String {
-    use std::fmt::Write as _;
-    let der = CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap();
-    let mut text = String::new();
-    for byte in digest(&SHA256, &der).as_ref() {
-        write!(text, "{byte:02X}").unwrap();
-    }
-    text
-}
 
 struct Stage {
     installation: Installation,
@@ -73,7 +59,10 @@ impl Stage {
         let trust = self.presenting(issued);
         let scope = self.tenant.namespace.name();
         let registrar = &self.installation.registrar;
-        registrar.register_presenting(&trust, scope, ID).await
+        let version = "2021-06-01";
+        registrar
+            .register_presenting(&trust, scope, ID, version)
+            .await
     }
 
     async fn identity(&self) -> Value {
@@ -170,7 +159,7 @@ async fn a_device_registers_with_its_certificate_and_rolls_it_on_the_same_hub() 
     assert_eq!(authentication["type"], "selfSigned");
     assert_eq!(
         authentication["x509Thumbprint"]["primaryThumbprint"],
-        thumbprint(&leaf)
+        leaf.thumbprint().unwrap()
     );
     let mut session = stage.connect(&leaf).await.unwrap();
     session.report(&json!({ "nonce": 7 })).await.unwrap();
@@ -193,7 +182,7 @@ async fn a_device_registers_with_its_certificate_and_rolls_it_on_the_same_hub() 
     assert_ne!(again.operation_id, told.operation_id);
     let refreshed = stage.identity().await;
     let held = &refreshed["authentication"]["x509Thumbprint"]["primaryThumbprint"];
-    assert_eq!(*held, thumbprint(&rolled));
+    assert_eq!(*held, rolled.thumbprint().unwrap());
     assert_eq!(refreshed["generationId"], identity["generationId"]);
     let kept = stage.hub().full_twin(ID).await.unwrap().unwrap();
     for part in ["tags", "properties"] {

@@ -1,12 +1,17 @@
-//! Certificates for the control plane, the gateway and the hubs. For tests only: they do not end.
+//! Certificates for the control plane, the gateway, the hubs and devices. For tests only: they do not
+//! end.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// A certificate authority of a test's own.
 pub struct Authority {
@@ -22,10 +27,16 @@ pub struct Issued {
 impl Authority {
     /// Makes an authority with that common name.
     pub fn new(common_name: &str) -> Result<Self> {
-        let mut params = params(common_name, None)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params(common_name)?;
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        Ok(Self { issuer })
+    }
+
+    /// Makes an authority that this one stands behind.
+    pub fn intermediate(&self, common_name: &str) -> Result<Self> {
+        let mut params = authority_params(common_name)?;
+        params.use_authority_key_identifier_extension = true;
+        let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate()?, &self.issuer)?;
         Ok(Self { issuer })
     }
 
@@ -77,6 +88,37 @@ impl Authority {
             key_pem: key.serialize_pem(),
         })
     }
+}
+
+impl Issued {
+    /// A certificate that nobody else stands behind, as a device makes it for itself.
+    pub fn self_signed(common_name: &str) -> Result<Self> {
+        let mut params = params(common_name, None)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let cert = params.self_signed(&key)?;
+        Ok(Self {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    /// The SHA-256 of the certificate in upper-case hex, as Enrollments and hubs write it.
+    pub fn thumbprint(&self) -> Result<String> {
+        let der = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())?;
+        let mut text = String::new();
+        for byte in digest(&SHA256, &der).as_ref() {
+            write!(text, "{byte:02X}")?;
+        }
+        Ok(text)
+    }
+}
+
+fn authority_params(common_name: &str) -> Result<CertificateParams> {
+    let mut params = params(common_name, None)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn params(common_name: &str, organization: Option<&str>) -> Result<CertificateParams> {

@@ -70,6 +70,8 @@ pub(crate) struct Service {
 pub(crate) enum Attestation {
     Key,
     GroupKey,
+    X509,
+    X509Group,
 }
 
 /// What a device goes through.
@@ -207,8 +209,8 @@ impl Attestation {
     /// Whether many devices share its Enrollment.
     pub(crate) fn is_group(self) -> bool {
         match self {
-            Self::Key => false,
-            Self::GroupKey => true,
+            Self::Key | Self::X509 => false,
+            Self::GroupKey | Self::X509Group => true,
         }
     }
 }
@@ -299,6 +301,8 @@ impl fmt::Display for Attestation {
         f.pad(match self {
             Self::Key => "key",
             Self::GroupKey => "group-key",
+            Self::X509 => "x509",
+            Self::X509Group => "x509-group",
         })
     }
 }

@@ -2,13 +2,9 @@
 
 use std::fmt;
 
-use rehome_testing::device::Key;
 use serde_json::{Value, json};
 
 use super::expectation::Variant;
-
-/// The Secret that holds every key.
-pub(crate) const SECRET: &str = "keys";
 
 /// One of the lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,16 +50,12 @@ impl Life {
         }
     }
 
-    /// The Enrollment, for a device or a group with this name.
-    pub(crate) fn manifest(self, variant: Variant<'_>, hub: &str) -> Value {
+    /// The Enrollment of a device or of its group, which is told this of credentials.
+    pub(crate) fn manifest(self, variant: Variant<'_>, attestation: &Value) -> Value {
         let name = self.enrollment(variant);
         let mut spec = json!({
-            "attestation": { "symmetricKey": { "secretRef": {
-                "name": SECRET,
-                "primaryKey": format!("{name}.primary"),
-                "secondaryKey": format!("{name}.secondary"),
-            } } },
-            "allocation": { "policy": "Static", "hubs": [hub] },
+            "attestation": attestation,
+            "allocation": { "policy": "Static", "hubs": [self.first_hub()] },
             "initialTwin": { "properties": { "desired": { "interval": 60 } } },
         });
         if variant.attestation.is_group() {
@@ -124,12 +116,4 @@ impl fmt::Display for Life {
             Self::Restarted => "restarted",
         })
     }
-}
-
-/// The entries of one Enrollment in the Secret.
-pub(crate) fn secret_entries(enrollment: &str, key: &Key, other: &Key) -> [(String, Value); 2] {
-    [
-        (format!("{enrollment}.primary"), key.to_base64().into()),
-        (format!("{enrollment}.secondary"), other.to_base64().into()),
-    ]
 }

@@ -3,6 +3,8 @@
 //! Outside it fetches the SDKs; inside the network it starts a control plane, the product and the
 //! devices, runs every scenario for every kind of device, and compares with what is expected.
 
+mod credentials;
+mod enrolling;
 mod expectation;
 mod floor;
 mod life;

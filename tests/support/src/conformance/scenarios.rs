@@ -4,7 +4,7 @@
 //! expect: the device was told another hub, a twin is not what it should be.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rehome_testing::device::{Applicant, Key, Protocol};
+use rehome_testing::device::{Applicant, Protocol, Told};
 use rehome_testing::sdk::{Answer, Credential, Device, Transport};
 use rehome_testing::until;
 use serde_json::{Value, json};
@@ -190,7 +190,8 @@ async fn goes(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
 async fn refused(floor: &Floor<'_>, variant: Variant<'_>, life: Life) -> Result<Seen> {
     let mut device = floor.device(variant, life)?;
     if life == Life::Impostor {
-        device.credential = Credential::Key(Key::random()?);
+        let id = &device.registration_id;
+        device.credential = floor.field.credentials.of_impostor(variant, id)?;
     }
     match device.register(floor.host()).await? {
         Err(said) => Ok(Seen::failure(Outcome::Refused, said)),
@@ -200,16 +201,9 @@ async fn refused(floor: &Floor<'_>, variant: Variant<'_>, life: Life) -> Result<
 
 async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let device = floor.device(variant, Life::Throttled)?;
-    let applicant = Applicant {
-        scope: device.id_scope.clone(),
-        registration_id: device.registration_id.clone(),
-        key: floor.field.key(variant, Life::Throttled)?,
-        api_version: floor.sdk(variant)?.api_version.clone(),
-    };
     // The harness's own client uses up what this device may ask.
     let used_up = until(MINUTE, async || {
-        let asked = floor.strict.register(&applicant, Protocol::Https, None);
-        match asked.await {
+        match ask_at_strict(floor, variant, &device).await {
             Err(error) if format!("{error:#}").contains("answered 429") => Ok(()),
             Err(error) => Err(error),
             Ok(_) => bail!("not throttled yet"),
@@ -218,6 +212,32 @@ async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     used_up.await.map_err(or_silence)?;
     let answer = device.register(&floor.strict.host).await?;
     ends(floor, &device, &floor.strict.host, answer, WEST).await
+}
+
+/// The same device as the harness's own client sees it.
+async fn ask_at_strict(floor: &Floor<'_>, variant: Variant<'_>, device: &Device) -> Result<Told> {
+    let version = &floor.sdk(variant)?.api_version;
+    let (strict, id) = (&floor.strict, &device.registration_id);
+    match &device.credential {
+        Credential::Key(key) => {
+            let applicant = Applicant {
+                scope: device.id_scope.clone(),
+                registration_id: id.clone(),
+                key: key.clone(),
+                api_version: version.clone(),
+            };
+            strict.register(&applicant, Protocol::Https, None).await
+        }
+        Credential::Certificate { chain, key } => {
+            let (chain, key) = (
+                std::fs::read_to_string(chain)?,
+                std::fs::read_to_string(key)?,
+            );
+            let trust = strict.trust.presenting(&chain, &key)?;
+            let asked = strict.register_presenting(&trust, &device.id_scope, id, version);
+            asked.await
+        }
+    }
 }
 
 /// Fine, or given up: then registering once more must succeed.

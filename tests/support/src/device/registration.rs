@@ -105,6 +105,7 @@ impl Registrar {
         trust: &Trust,
         scope: &str,
         registration_id: &str,
+        api_version: &str,
     ) -> Result<Told> {
         let work = async {
             let mut line = Line::connect(&self.host, self.https, trust).await?;
@@ -112,7 +113,7 @@ impl Registrar {
             let mut ask = async |method: &str, what: &str, body: &str| {
                 let length = body.len();
                 let request = format!(
-                    "{method} {registration}/{what}?api-version=2021-06-01 HTTP/1.1\r\n\
+                    "{method} {registration}/{what}?api-version={api_version} HTTP/1.1\r\n\
                      Host: gateway\r\nContent-Length: {length}\r\n\r\n{body}"
                 );
                 let reply = line.ask(request.as_bytes()).await?;
