@@ -140,7 +140,7 @@ async function close(command) {
 
 // Over AMQP, the SDK hands on errors of the link as they came, which are no Errors.
 function described(error) {
-  if (!(error instanceof Error)) return String(error);
+  if (error.condition) return `${error.condition}: ${error.description}`;
   const body = error.result ? ` ${JSON.stringify(error.result)}` : '';
   return `${error.name}: ${error.message}${body}`;
 }
