@@ -1,4 +1,3 @@
-import com.google.gson.Gson;
 import com.google.gson.JsonObject;
 import com.microsoft.azure.sdk.iot.device.ClientOptions;
 import com.microsoft.azure.sdk.iot.device.DeviceClient;
@@ -15,8 +14,6 @@ import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientT
 import com.microsoft.azure.sdk.iot.provisioning.device.internal.exceptions.ProvisioningDeviceClientException;
 import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProvider;
 import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProviderSymmetricKey;
-import java.io.BufferedReader;
-import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.concurrent.Callable;
@@ -25,19 +22,12 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
-/**
- * Devices that run the official Java SDKs, unmodified.
- *
- * <p>Every line of standard input is one command, a JSON object with an {@code id}. Commands run side
- * by side; the answer to each is a line that begins with "= " and carries the {@code id}. The
- * runner's {@code Command} says what commands there are.
- */
+/** Devices that run the official Java SDKs, unmodified. {@link Lines} says how they are told what. */
 public final class Device {
     private static final int SECONDS = 60;
     private static final int REGISTER_SECONDS = 25;
     private static final int ANSWER_MILLISECONDS = 5000;
     private static final int CHANCES = 4;
-    private static final Gson GSON = new Gson();
     private static final Map<String, Session> SESSIONS = new ConcurrentHashMap<>();
 
     /** A connection to a hub. */
@@ -54,41 +44,11 @@ public final class Device {
     public static void main(String[] arguments) throws Exception {
         // What a person does with keytool and -Djavax.net.ssl.trustStore.
         Trust.only(arguments[0]);
-        BufferedReader lines =
-                new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-            JsonObject command = GSON.fromJson(line, JsonObject.class);
-            Thread thread = new Thread(() -> obey(command));
-            thread.setDaemon(true);
-            thread.start();
-        }
-        System.exit(0);
-    }
-
-    private static void obey(JsonObject command) {
-        JsonObject answer = new JsonObject();
-        answer.add("id", command.get("id"));
-        try {
-            answer.add("result", perform(command));
-        } catch (Throwable error) { // whatever the SDK throws is the answer
-            answer.addProperty("error", described(error));
-        }
-        synchronized (System.out) {
-            System.out.println("= " + GSON.toJson(answer));
-        }
-    }
-
-    private static String described(Throwable error) {
-        StringBuilder text = new StringBuilder();
-        for (Throwable one = error; one != null && text.length() < 2000; one = one.getCause()) {
-            text.append(text.length() == 0 ? "" : " <- ");
-            text.append(one.getClass().getSimpleName()).append(": ").append(one.getMessage());
-        }
-        return text.toString();
+        Lines.serve(Device::perform);
     }
 
     private static JsonObject perform(JsonObject command) throws Exception {
-        switch (text(command, "do")) {
+        switch (Lines.text(command, "do")) {
             case "register":
                 return register(command);
             case "connect":
@@ -100,7 +60,7 @@ public final class Device {
             case "lost":
                 return lost(command);
             case "close":
-                SESSIONS.remove(text(command, "session")).client.close();
+                SESSIONS.remove(Lines.text(command, "session")).client.close();
                 return new JsonObject();
             default:
                 throw new IllegalArgumentException("no such command");
@@ -110,23 +70,23 @@ public final class Device {
     private static SecurityProvider security(JsonObject command, String registrationId)
             throws Exception {
         if (command.has("key")) {
-            byte[] key = text(command, "key").getBytes(StandardCharsets.UTF_8);
+            byte[] key = Lines.text(command, "key").getBytes(StandardCharsets.UTF_8);
             return new SecurityProviderSymmetricKey(key, registrationId);
         }
         return new Certificate(
-                registrationId, text(command, "certificateFile"), text(command, "keyFile"));
+                registrationId, Lines.text(command, "certificateFile"), Lines.text(command, "keyFile"));
     }
 
     private static JsonObject register(JsonObject command) throws Exception {
-        String transport = text(command, "transport").toUpperCase().replace('-', '_');
+        String transport = Lines.text(command, "transport").toUpperCase().replace('-', '_');
         for (int chance = 1; ; chance++) {
             ProvisioningDeviceClient client =
                     ProvisioningDeviceClient.create(
-                            text(command, "host"),
-                            text(command, "idScope"),
+                            Lines.text(command, "host"),
+                            Lines.text(command, "idScope"),
                             ProvisioningDeviceClientTransportProtocol.valueOf(
                                     transport.replace("AMQP", "AMQPS")),
-                            security(command, text(command, "registrationId")));
+                            security(command, Lines.text(command, "registrationId")));
             try {
                 return told(client.registerDeviceSync(data(command), REGISTER_SECONDS));
             } catch (ProvisioningDeviceClientException error) {
@@ -144,7 +104,7 @@ public final class Device {
     private static AdditionalData data(JsonObject command) {
         AdditionalData data = new AdditionalData();
         if (command.has("payload")) {
-            data.setProvisioningPayload(GSON.toJson(command.get("payload")));
+            data.setProvisioningPayload(Lines.GSON.toJson(command.get("payload")));
         }
         return data;
     }
@@ -173,14 +133,14 @@ public final class Device {
     }
 
     private static JsonObject connect(JsonObject command) throws Exception {
-        boolean overWebSocket = text(command, "transport").endsWith("-ws");
+        boolean overWebSocket = Lines.text(command, "transport").endsWith("-ws");
         IotHubClientProtocol protocol =
                 overWebSocket ? IotHubClientProtocol.MQTT_WS : IotHubClientProtocol.MQTT;
-        String device = text(command, "device");
+        String device = Lines.text(command, "device");
         SecurityProvider security = security(command, device);
         DeviceClient client =
                 new DeviceClient(
-                        text(command, "hub"),
+                        Lines.text(command, "hub"),
                         device,
                         security,
                         protocol,
@@ -196,18 +156,18 @@ public final class Device {
                 null);
         client.open(false);
         client.subscribeToDesiredProperties((desired, context) -> {}, null);
-        SESSIONS.put(text(command, "session"), session);
+        SESSIONS.put(Lines.text(command, "session"), session);
         JsonObject result = new JsonObject();
         result.addProperty("connected", true);
         return result;
     }
 
     private static JsonObject twin(JsonObject command) throws Exception {
-        Session session = SESSIONS.get(text(command, "session"));
+        Session session = SESSIONS.get(Lines.text(command, "session"));
         Twin twin = repeated(session, () -> session.client.getTwin(ANSWER_MILLISECONDS));
         JsonObject result = new JsonObject();
-        result.add("desired", GSON.toJsonTree(twin.getDesiredProperties()));
-        result.add("reported", GSON.toJsonTree(twin.getReportedProperties()));
+        result.add("desired", Lines.GSON.toJsonTree(twin.getDesiredProperties()));
+        result.add("reported", Lines.GSON.toJsonTree(twin.getReportedProperties()));
         return result;
     }
 
@@ -216,7 +176,7 @@ public final class Device {
         command.getAsJsonObject("patch")
                 .entrySet()
                 .forEach(member -> patch.put(member.getKey(), member.getValue()));
-        Session session = SESSIONS.get(text(command, "session"));
+        Session session = SESSIONS.get(Lines.text(command, "session"));
         repeated(
                 session,
                 () -> session.client.updateReportedProperties(patch, ANSWER_MILLISECONDS));
@@ -246,14 +206,10 @@ public final class Device {
 
     /** Waits until the hub has ended the connection. */
     private static JsonObject lost(JsonObject command) throws Exception {
-        Session session = SESSIONS.remove(text(command, "session"));
+        Session session = SESSIONS.remove(Lines.text(command, "session"));
         JsonObject result = new JsonObject();
         result.addProperty("lost", session.lost.await(SECONDS, TimeUnit.SECONDS));
         session.client.close();
         return result;
-    }
-
-    private static String text(JsonObject command, String name) {
-        return command.get(name).getAsString();
     }
 }

@@ -18,17 +18,21 @@ pub struct Programs {
     node: PathBuf,
     node_legacy: PathBuf,
     java: packages::Java,
+    java_legacy: packages::Java,
 }
 
 impl Programs {
     /// Fetches and compiles what is not there yet.
     pub fn ready() -> Result<Self> {
         let folder = folder().canonicalize()?;
+        let shared = ["Certificate", "Lines", "Trust"]
+            .map(|class| folder.join(format!("java-shared/{class}.java")));
         Ok(Self {
             python: packages::python(&folder.join("python/requirements.txt"))?,
             node: packages::node(&folder.join("node"))?,
             node_legacy: packages::node(&folder.join("node-legacy"))?,
-            java: packages::java(&folder.join("java"), &[])?,
+            java: packages::java(&folder.join("java"), &shared)?,
+            java_legacy: packages::java(&folder.join("java-legacy"), &shared)?,
         })
     }
 
@@ -47,19 +51,8 @@ impl Programs {
                 command.arg("legacy");
                 command
             }
-            "java" => {
-                let mut command = Command::new("java");
-                command
-                    // Many short-lived threads; two processors serve everything here.
-                    .args([
-                        "-Xshare:auto",
-                        "-XX:+UseSerialGC",
-                        "-XX:TieredStopAtLevel=1",
-                    ])
-                    .args(["-cp", &self.java.class_path, "Device"])
-                    .arg(authority);
-                command
-            }
+            "java" => java(&self.java, "Device", authority),
+            "java-legacy" => java(&self.java_legacy, "LegacyDevice", authority),
             other => return Err(unknown(other)),
         })
     }
@@ -91,5 +84,19 @@ fn node(modules: &Path, script: &Path, authority: &Path) -> Command {
         .arg(script)
         .env("NODE_PATH", modules)
         .env("NODE_EXTRA_CA_CERTS", authority);
+    command
+}
+
+fn java(program: &packages::Java, class: &str, authority: &Path) -> Command {
+    let mut command = Command::new("java");
+    command
+        // Many short-lived threads; two processors serve everything here.
+        .args([
+            "-Xshare:auto",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+        ])
+        .args(["-cp", &program.class_path, class])
+        .arg(authority);
     command
 }

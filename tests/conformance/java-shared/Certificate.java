@@ -13,7 +13,7 @@ import java.util.Collection;
 import java.util.List;
 
 /** A device's certificate chain and its elliptic-curve key, from PEM files. */
-final class Certificate extends SecurityProviderX509 {
+class Certificate extends SecurityProviderX509 {
     private final String registrationId;
     private final List<X509Certificate> chain = new ArrayList<>();
     private final Key key;
