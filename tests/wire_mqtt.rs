@@ -257,10 +257,32 @@ fn an_acknowledgement_brings_the_token_back_once() {
         only_event(&mut session, &[0x40, 2, 0, 1]),
         Event::Acknowledged(77)
     );
-    assert!(matches!(
-        session.feed(&[0x40, 2, 0, 1]),
-        Err(End::Protocol(_))
-    ));
+    assert_eq!(session.feed(&[0x40, 2, 0, 1]), Ok((4, None)));
+}
+
+// Java SDKs of 2018 acknowledge messages of QoS 0, with packet ids that they make up.
+#[test]
+fn an_acknowledgement_of_nothing_is_a_sign_of_life_and_no_more() {
+    let mut session = opened();
+    let before = session.packets();
+    assert_eq!(session.feed(&[0x40, 2, 0, 4]), Ok((4, None)));
+    assert_eq!(session.packets(), before + 1);
+    // In pieces, with something real behind it.
+    for byte in [0x40, 2, 0] {
+        assert_eq!(session.feed(&[byte]), Ok((1, None)));
+    }
+    let mut rest = vec![5];
+    rest.extend(publish(0, "t", None, b"x"));
+    let (used, event) = session.feed(&rest).unwrap();
+    assert_eq!(used, rest.len());
+    assert!(matches!(event, Some(Event::Publish(_))), "{event:?}");
+    // What is sent at QoS 1 still waits for its own.
+    session.publish("t", b"", Qos::AtLeastOnce, 77).unwrap();
+    assert_eq!(session.feed(&[0x40, 2, 0, 9]), Ok((4, None)));
+    assert_eq!(
+        only_event(&mut session, &[0x40, 2, 0, 1]),
+        Event::Acknowledged(77)
+    );
 }
 
 #[test]
@@ -276,6 +298,8 @@ fn violations_end_the_session_without_a_panic() {
         ("second CONNECT", connect("device-001", 20)),
         ("a server's packet", packet(0x20, &[0, 0])),
         ("PUBREL", packet(0x62, &[0, 1])),
+        ("PUBREC", packet(0x50, &[0, 1])),
+        ("PUBACK that is too short", packet(0x40, &[1])),
         ("AUTH", packet(0xf0, &[])),
         ("packet type 0", packet(0x00, &[])),
         ("endless length", vec![0x30, 0xff, 0xff, 0xff, 0xff, 0x7f]),

@@ -101,6 +101,8 @@ pub struct Session {
     /// Looked at before the library waits, perhaps long, for the rest of what is not MQTT.
     first_byte: Option<u8>,
     outgoing: BytesMut,
+    /// How the packet begins of which not everything came in yet.
+    coming: Option<u8>,
     /// Packet ids we gave out, with the caller's token for each.
     unacknowledged: HashMap<u16, u64>,
     keep_alive: u16,
@@ -118,6 +120,7 @@ impl Session {
             core,
             phase: Phase::AwaitingConnect,
             first_byte: None,
+            coming: None,
             outgoing: BytesMut::new(),
             unacknowledged: HashMap::new(),
             keep_alive: 0,
@@ -142,9 +145,18 @@ impl Session {
         let mut used = 0;
         while used < input.len() && matches!(self.phase, Phase::AwaitingConnect | Phase::Open) {
             // The library takes one packet a call and one packet may come in many pieces.
+            let first = *self.coming.get_or_insert(input[used]);
             let mut cursor = Cursor::new(&input[used..]);
             let happened = self.core.recv(&mut cursor);
             used += usize::try_from(cursor.position()).unwrap_or(input.len());
+            // It has something to say of every whole packet.
+            if !happened.is_empty() {
+                self.coming = None;
+            }
+            if first == PUBACK && acknowledges_nothing(&happened) {
+                self.packets += 1;
+                continue;
+            }
             if let Some(event) = self.absorb(happened)? {
                 return Ok((used, Some(event)));
             }
@@ -368,7 +380,7 @@ impl Session {
             Packet::V3_1_1Publish(packet) => Event::Publish(publish(&packet)?),
             Packet::V3_1_1Puback(packet) => {
                 let known = self.unacknowledged.remove(&packet.packet_id());
-                Event::Acknowledged(known.ok_or(End::Protocol("PUBACK for nothing"))?)
+                return Ok(known.map(Event::Acknowledged));
             }
             Packet::V3_1_1Pingreq(_) => return Ok(None),
             Packet::V3_1_1Disconnect(_) => return Err(End::Disconnected),
@@ -379,8 +391,19 @@ impl Session {
 
 /// The first byte of a CONNECT.
 const CONNECT: u8 = 0x10;
+/// The first byte of a PUBACK.
+const PUBACK: u8 = 0x40;
 const OUT_OF_TURN: End = End::Protocol("the server spoke out of turn");
 const UNSENDABLE: End = End::Protocol("the server's packet cannot be encoded");
+
+/// Whether a PUBACK is for a packet id that we did not give out, which the library calls a violation.
+/// Other servers take no notice, and Java SDKs of 2018 rely on it: they acknowledge messages of QoS 0
+/// as well, with ids that they make up.
+fn acknowledges_nothing(happened: &[CoreEvent]) -> bool {
+    happened
+        .iter()
+        .any(|one| matches!(one, CoreEvent::NotifyError(MqttError::ProtocolError)))
+}
 
 fn connect(packet: &v3_1_1::Connect) -> Result<Connect, End> {
     let will = match (packet.will_topic(), packet.will_payload()) {
