@@ -1,13 +1,13 @@
 //! The API over AMQP.
 
-use fe2o3_amqp::types::messaging::{AmqpValue, Body, MessageId};
-use fe2o3_amqp::types::primitives::{Uuid, Value};
 use rehome::api::v1alpha1::RegistrationState;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::amqp_device::{Amqp, Ask, Links, data};
+use crate::amqp_device::types::messaging::{AmqpValue, Body, MessageId};
+use crate::amqp_device::types::primitives::{Uuid, Value};
+use crate::amqp_device::{Amqp, Ask, Links, data, links};
 use crate::device::{PATIENCE, dial};
 use crate::stage::{SCOPE, Stage, device_key, eventually, signed};
 use crate::tunnel::tunnel;
@@ -39,7 +39,7 @@ async fn register(stage: &Stage, device: &mut Amqp) {
 
 #[tokio::test]
 async fn r20_a_whole_registration_with_every_form_of_a_link_address() {
-    for links in [Links::of(ID), Links::java(ID), Links::c(ID)] {
+    for links in [links(ID), links(ID).like_java(), links(ID).like_c()] {
         let stage = Stage::new();
         let mut device = connect(&stage, &links).await;
         register(&stage, &mut device).await;
@@ -66,7 +66,7 @@ async fn r19_a_whole_registration_over_websocket() {
         let stage = Stage::new();
         let sockets = stage.listen().await;
         let stream = tunnel(&sockets, path, subprotocol, step).await;
-        let mut device = Amqp::open(stream, &Links::java(ID)).await.unwrap();
+        let mut device = Amqp::open(stream, &links(ID).like_java()).await.unwrap();
         register(&stage, &mut device).await;
         let metrics = stage.service.metrics().text();
         assert!(
@@ -79,11 +79,7 @@ async fn r19_a_whole_registration_over_websocket() {
 #[tokio::test]
 async fn r21_clients_without_sasl_are_let_in_and_judged_with_their_first_request() {
     let stage = Stage::new();
-    let links = Links {
-        login: None,
-        ..Links::of(ID)
-    };
-    let mut device = connect(&stage, &links).await;
+    let mut device = connect(&stage, &Links::like_node(SCOPE, ID)).await;
     let rejection = device.try_ask(Ask::register(b"{}")).await.unwrap_err();
     assert_eq!(rejection.condition, "amqp:unauthorized-access");
     assert_eq!(rejection.description["errorCode"], 401_002);
@@ -92,7 +88,7 @@ async fn r21_clients_without_sasl_are_let_in_and_judged_with_their_first_request
 #[tokio::test]
 async fn r22_the_correlation_id_comes_back_in_its_own_type() {
     let stage = Stage::new();
-    let mut device = connect(&stage, &Links::of(ID)).await;
+    let mut device = connect(&stage, &links(ID)).await;
     for id in [
         Some(MessageId::String("d0e1f2".to_owned())),
         Some(MessageId::Ulong(7)),
@@ -118,7 +114,7 @@ async fn r04_every_body_of_the_sdks_registers() {
         Body::Empty,
     ] {
         let stage = Stage::new();
-        let mut device = connect(&stage, &Links::of(ID)).await;
+        let mut device = connect(&stage, &links(ID)).await;
         let ask = Ask {
             body,
             ..Ask::register(b"")
@@ -130,7 +126,7 @@ async fn r04_every_body_of_the_sdks_registers() {
 #[tokio::test]
 async fn r05_what_a_poll_carries_does_not_matter() {
     let stage = Stage::new();
-    let mut device = connect(&stage, &Links::of(ID)).await;
+    let mut device = connect(&stage, &links(ID)).await;
     let told = device.ask(Ask::register(b"{}")).await;
     let operation = told.body["operationId"].as_str().unwrap();
     let text = "iotdps-get-operationstatus".to_owned();
@@ -150,17 +146,14 @@ async fn r05_what_a_poll_carries_does_not_matter() {
 #[tokio::test]
 async fn a_wrong_key_is_let_in_and_told_with_the_answer() {
     let stage = Stage::new();
-    let mut links = Links::of(ID);
     let wrong = signed(ID, &device_key("device-002"), 4_000_000_000);
-    links.login.as_mut().unwrap().1 = wrong;
-    let mut device = connect(&stage, &links).await;
+    let node = Links::like_node(SCOPE, ID).with_token(wrong);
+    let mut device = connect(&stage, &node).await;
     let rejection = device.try_ask(Ask::register(b"{}")).await.unwrap_err();
     assert_eq!(rejection.condition, "amqp:unauthorized-access");
     assert_eq!(rejection.description["errorCode"], 401_000);
     // The Java SDK loses what a rejection says.
-    let mut links = Links::java(ID);
-    links.login.as_mut().unwrap().1 = signed(ID, &device_key("device-002"), 4_000_000_000);
-    let mut device = connect(&stage, &links).await;
+    let mut device = connect(&stage, &node.like_java()).await;
     let told = device.ask(Ask::register(b"{}")).await;
     assert_eq!(told.body["errorCode"], 401_000);
     assert!(told.body.get("operationId").is_none() && told.body.get("status").is_none());
@@ -170,11 +163,11 @@ async fn a_wrong_key_is_let_in_and_told_with_the_answer() {
 #[tokio::test]
 async fn links_that_contradict_the_connection_are_refused() {
     let stage = Stage::new();
-    let mut other = Links::of(ID);
+    let mut other = links(ID);
     other.address = format!("{SCOPE}/registrations/device-002");
-    let mut unversioned = Links::of(ID);
+    let mut unversioned = links(ID);
     unversioned.properties.clear();
-    let mut elsewhere = Links::of(ID);
+    let mut elsewhere = links(ID);
     elsewhere.address = "telemetry".to_owned();
     for (links, condition) in [
         (other, "UnauthorizedAccess"),
@@ -186,7 +179,7 @@ async fn links_that_contradict_the_connection_are_refused() {
         let refused = Amqp::open(stream, &links).await.err().unwrap();
         assert!(refused.contains(condition), "{refused}");
     }
-    let mut nameless = Links::of(ID);
+    let mut nameless = links(ID);
     nameless.login = Some(("somebody".to_owned(), "something".to_owned()));
     let sockets = stage.listen().await;
     let stream = dial(&sockets, sockets.amqp, true).await;
@@ -197,7 +190,7 @@ async fn links_that_contradict_the_connection_are_refused() {
 #[tokio::test]
 async fn a_lookup_shows_the_registration() {
     let stage = Stage::new();
-    let mut device = connect(&stage, &Links::of(ID)).await;
+    let mut device = connect(&stage, &links(ID)).await;
     register(&stage, &mut device).await;
     let ask = Ask {
         operation: "iotdps-get-registration",
@@ -215,7 +208,7 @@ async fn a_lookup_shows_the_registration() {
 #[tokio::test]
 async fn many_requests_on_one_connection_are_throttled_and_none_is_lost() {
     let stage = Stage::new();
-    let mut device = connect(&stage, &Links::of(ID)).await;
+    let mut device = connect(&stage, &links(ID)).await;
     let (mut served, mut throttled) = (0, 0);
     for _ in 0..40 {
         match device.try_ask(Ask::register(b"{}")).await {
@@ -262,7 +255,7 @@ async fn strangers_are_told_what_is_spoken_here() {
     .await;
     // And nobody else is disturbed.
     let stream = dial(&sockets, sockets.amqp, true).await;
-    let mut device = Amqp::open(stream, &Links::of(ID)).await.unwrap();
+    let mut device = Amqp::open(stream, &links(ID)).await.unwrap();
     assert_eq!(
         device.ask(Ask::register(b"{}")).await.body["status"],
         json!("assigning")
@@ -274,10 +267,9 @@ async fn a_gateway_that_stops_says_so() {
     let stage = Stage::new();
     let sockets = stage.listen().await;
     let stream = dial(&sockets, sockets.amqp, true).await;
-    let mut device = Amqp::open(stream, &Links::of(ID)).await.unwrap();
+    let mut device = Amqp::open(stream, &links(ID)).await.unwrap();
     sockets.stop.send(true).unwrap();
-    let ended = timeout(PATIENCE, device.receiver.recv::<Body<Value>>()).await;
-    assert!(ended.expect("in time").is_err());
+    assert!(device.is_ended().await);
     let metrics = || stage.service.metrics().text();
     eventually("it is over", || {
         metrics().contains("connections{protocol=\"amqp\"} 0")

@@ -9,7 +9,7 @@ use rehome::gateway::service::Settings;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::amqp_device::{Amqp, Ask as Message, Links, Rejection, Told};
+use crate::amqp_device::{Amqp, Answer, Ask as Message, Links, Rejection, Stream, links};
 use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, dial, poll_path, register_path};
 use crate::stage::{Mood, SCOPE, Sockets, Stage, device_key, signed, token};
 use crate::tunnel::tunnel;
@@ -149,10 +149,11 @@ where
 }
 
 /// What becomes of the message; nothing where AMQP cannot ask that.
-async fn over_amqp<S>(cause: &Cause, stream: S, links: Links) -> Option<Result<Told, Rejection>>
-where
-    S: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
-{
+async fn over_amqp(
+    cause: &Cause,
+    stream: impl Stream,
+    links: Links,
+) -> Option<Result<Answer, Rejection>> {
     let in_scope = |text: String| text.replace(SCOPE, cause.scope);
     let links = Links {
         login: Some((
@@ -213,8 +214,8 @@ async fn every_problem_reads_the_same_through_all_five_front_ends() {
         let tcp = dial(&sockets, sockets.amqp, true).await;
         let tunnelled = tunnel(&sockets, WEBSOCKET, "AMQPWSB10", 8192).await;
         let said = [
-            over_amqp(&cause, tcp, Links::of(ID)).await,
-            over_amqp(&cause, tunnelled, Links::c(ID)).await,
+            over_amqp(&cause, tcp, links(ID)).await,
+            over_amqp(&cause, tunnelled, links(ID).like_c()).await,
         ];
         for rejected in said.into_iter().flatten() {
             let rejection = rejected.unwrap_err();
@@ -223,7 +224,7 @@ async fn every_problem_reads_the_same_through_all_five_front_ends() {
             same(&rejection.description);
         }
         let tcp = dial(&sockets, sockets.amqp, true).await;
-        if let Some(told) = over_amqp(&cause, tcp, Links::java(ID)).await {
+        if let Some(told) = over_amqp(&cause, tcp, links(ID).like_java()).await {
             let told = told.unwrap();
             assert_eq!(told.retry_after, [retry_after; 2], "{problem:?}");
             same(&told.body);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::amqp_device::{Amqp, Ask, Links, Told};
+use crate::amqp_device::{Amqp, Answer, Ask, Stream, links};
 use crate::device::{ANSWERS, Https, Manner, Mqtt, Reply, dial};
 use crate::stage::{Sockets, Stage};
 use crate::tunnel::tunnel;
@@ -61,8 +61,8 @@ impl From<(String, Value)> for Shown {
     }
 }
 
-impl From<Told> for Shown {
-    fn from(told: Told) -> Self {
+impl From<Answer> for Shown {
+    fn from(told: Answer) -> Self {
         let [lower, upper] = told.retry_after;
         assert_eq!(lower, upper);
         Self {
@@ -116,11 +116,8 @@ where
     [first.into(), running.into(), over.into()]
 }
 
-async fn over_amqp<S>(stream: S, finish: impl Fn()) -> [Shown; 3]
-where
-    S: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin + 'static,
-{
-    let mut device = Amqp::open(stream, &Links::of(ID)).await.unwrap();
+async fn over_amqp(stream: impl Stream, finish: impl Fn()) -> [Shown; 3] {
+    let mut device = Amqp::open(stream, &links(ID)).await.unwrap();
     let first = device.ask(Ask::register(b"{}")).await;
     let operation = first.body["operationId"].as_str().unwrap().to_owned();
     let running = device.ask(Ask::poll(&operation)).await;

@@ -1,12 +1,11 @@
 //! TPM attestation as a device sees it, with a software TPM that opens what it is sent.
 
-mod sasl;
-
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use rehome::api::v1alpha1::{ATTESTATION_LABEL, RegistrationState};
+use rehome_testing::device::amqp::{SaslRefused, log_in_with_tpm};
 use rehome_testing::device::{Tpm, TpmHeldKey, TpmKind};
 use serde_json::{Value, json};
 
@@ -294,13 +293,8 @@ async fn over_amqp_sasl_brings_the_challenge_and_takes_the_token() {
         let stage = stage_for(&tpm, "Enabled");
         let sockets = stage.listen().await;
         let stream = dial(&sockets, sockets.amqp, true).await;
-        let stream = sasl::log_in(stream, ID, &tpm)
-            .await
-            .expect("an outcome of 0");
-        let links = Links {
-            login: None,
-            ..Links::of(ID)
-        };
+        let stream = log_in_with_tpm(stream, &tpm, SCOPE, ID).await.unwrap();
+        let links = Links::like_node(SCOPE, ID);
         let mut device = Amqp::open(stream, &links).await.unwrap();
         let first = device.try_ask(Ask::register(b"{}")).await.unwrap();
         let operation = first.body["operationId"].as_str().unwrap().to_owned();
@@ -320,6 +314,7 @@ async fn over_amqp_another_tpm_gets_no_challenge() {
     let sockets = stage.listen().await;
     for (id, tpm) in [(ID, &other), ("press-8", &tpm)] {
         let stream = dial(&sockets, sockets.amqp, true).await;
-        assert_eq!(sasl::log_in(stream, id, tpm).await.err(), Some(1), "{id}");
+        let error = log_in_with_tpm(stream, tpm, SCOPE, id).await.unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&SaslRefused(1)), "{error:#}");
     }
 }

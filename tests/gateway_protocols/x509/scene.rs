@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::pki::Made;
 use crate::amqp_device::{Amqp, Ask, Links};
 use crate::device::{ANSWERS, Https, Manner, Mqtt, Said, dial_with, register_path};
-use crate::stage::{NAMESPACE, Stage, token};
+use crate::stage::{NAMESPACE, SCOPE, Stage, token};
 
 /// Who registers, unless a row says otherwise.
 pub(crate) const ID: &str = "press-7";
@@ -205,11 +205,10 @@ impl Scene {
     pub(crate) async fn over_amqp(&self) -> (u16, Value) {
         let sockets = self.stage.listen().await;
         let stream = dial_with(&sockets, sockets.amqp, true, self.identity()).await;
-        let links = Links::of(&self.id);
-        let login = self.token.clone();
-        let links = Links {
-            login: login.map(|token| (links.address.clone(), token)),
-            ..links
+        let links = Links::like_node(SCOPE, &self.id);
+        let links = match &self.token {
+            Some(token) => links.with_token(token.clone()),
+            None => links,
         };
         let mut device = Amqp::open(stream, &links).await.unwrap();
         match device.try_ask(Ask::register(b"{}")).await {

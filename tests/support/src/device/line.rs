@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::key::encoded;
-use super::{Applicant, Registrar, Trust};
+use super::{Applicant, Registrar, Trust, dial};
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,13 +34,7 @@ pub struct Reply {
 impl Line {
     /// Connects to the server of that name, wherever it listens.
     pub async fn connect(host: &str, address: SocketAddr, trust: &Trust) -> Result<Self> {
-        let connecting = async {
-            let tcp = TcpStream::connect(address).await?;
-            tcp.set_nodelay(true)?;
-            let name = ServerName::try_from(host.to_owned())?;
-            let tls = TlsConnector::from(trust.tls.clone());
-            anyhow::Ok(tls.connect(name, tcp).await?)
-        };
+        let connecting = dial(host, address, &trust.tls);
         let stream = tokio::time::timeout(PATIENCE, connecting).await;
         Ok(Self {
             stream: stream

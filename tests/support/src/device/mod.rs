@@ -3,6 +3,7 @@
 //! Speaks the documented protocols with code of its own and shares none with the product, so that
 //! no mistake is on both sides. Knows neither Kubernetes nor the product's processes.
 
+pub mod amqp;
 mod key;
 mod line;
 mod mqtt;
@@ -16,8 +17,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub use key::Key;
 pub use line::{Line, Reply};
@@ -90,4 +94,16 @@ impl Trust {
             .build();
         client.context("no HTTP client")
     }
+}
+
+/// A connection to the server of that name, wherever it listens.
+async fn dial(
+    host: &str,
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(host.to_owned())?;
+    Ok(TlsConnector::from(tls.clone()).connect(name, tcp).await?)
 }

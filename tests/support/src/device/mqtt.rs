@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::dial;
 
 /// Longest time for a server to answer one packet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,11 +68,8 @@ impl Mqtt {
     /// Connects with a clean session; [`Refused`] can be taken out of the error.
     pub(super) async fn connect(login: &Login<'_>, trust: &Arc<ClientConfig>) -> Result<Self> {
         let connecting = async {
-            let tcp = TcpStream::connect(login.address).await?;
-            let name = ServerName::try_from(login.host.to_owned())?;
-            let stream = TlsConnector::from(trust.clone()).connect(name, tcp).await?;
             let mut client = Self {
-                stream,
+                stream: dial(login.host, login.address, trust).await?,
                 messages: VecDeque::new(),
                 last_id: 0,
             };

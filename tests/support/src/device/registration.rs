@@ -44,6 +44,8 @@ pub struct Registrar {
     pub https: SocketAddr,
     /// Where MQTT is served.
     pub mqtt: SocketAddr,
+    /// Where AMQP is served.
+    pub amqp: SocketAddr,
     pub trust: Trust,
 }
 

@@ -242,6 +242,7 @@ fn registrar(place: Place, authority: &Authority) -> Result<Registrar> {
         host: place.host(),
         https: place.https(),
         mqtt: place.mqtt(),
+        amqp: place.amqp(),
         trust: Trust::new(&authority.cert_pem())?,
     })
 }
