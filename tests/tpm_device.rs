@@ -1,67 +1,86 @@
-//! A device with a TPM, on the whole: real API server, controller, hub and two gateways, of which one
-//! challenges the device and the other judges the answer.
+//! Devices with a TPM, on the whole: real API server, controller, hub and gateways. One registers over
+//! HTTPS, challenged by one gateway and judged by another; one over AMQP.
 #![cfg(test)]
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, Result, ensure};
+use rehome_testing::device::amqp::{Amqp, Ask};
 use rehome_testing::device::{Line, Registrar, Session, Tpm, TpmHeldKey, TpmKind};
 use rehome_testing::fleet::Tenant;
-use rehome_testing::{Cluster, Installation, expect, expect_ok};
+use rehome_testing::{Cluster, Installation, expect_ok};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_mins(3);
-const ID: &str = "saw-1";
 /// base64 of 32 bytes.
 const SEED: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 
 struct Stage {
+    installation: Installation,
     tenant: Tenant,
+}
+
+/// A device that has an individual Enrollment of its name.
+struct Device {
     tpm: Tpm,
+    id: &'static str,
+    name_at_hub: &'static str,
+}
+
+impl Device {
+    fn key(&self, told: &Value) -> Result<TpmHeldKey<'_>> {
+        let blob = told["authenticationKey"].as_str();
+        self.tpm
+            .activate(blob.with_context(|| told.to_string())?, "key")
+    }
 }
 
 impl Stage {
-    async fn enroll(&self) {
-        let manifests = [
-            json!({
-                "apiVersion": "v1", "kind": "Secret",
-                "metadata": { "name": "seeds", "labels": { "rehome.dev/attestation": "true" } },
-                "stringData": { "seed": SEED },
-            }),
+    fn scope(&self) -> &str {
+        self.tenant.namespace.name()
+    }
+
+    async fn enroll(&self, devices: &[&Device]) {
+        let seeds = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "seeds", "labels": { "rehome.dev/attestation": "true" } },
+            "stringData": { "seed": SEED },
+        });
+        let mut manifests = vec![seeds];
+        manifests.extend(devices.iter().map(|device| {
             json!({
                 "apiVersion": "rehome.dev/v1alpha1", "kind": "Enrollment",
-                "metadata": { "name": "saw" },
+                "metadata": { "name": device.id },
                 "spec": {
-                    "individual": { "registrationId": ID, "deviceId": "saw-in-hall-1" },
+                    "individual": {
+                        "registrationId": device.id, "deviceId": device.name_at_hub,
+                    },
                     "attestation": { "tpm": {
-                        "endorsementKey": self.tpm.endorsement_key().unwrap(),
+                        "endorsementKey": device.tpm.endorsement_key().unwrap(),
                         "secretRef": { "name": "seeds" },
                     } },
                 },
-            }),
-        ];
+            })
+        }));
         for manifest in manifests {
-            self.tenant
-                .namespace
-                .apply(&manifest.to_string())
-                .await
-                .unwrap();
+            let manifest = manifest.to_string();
+            self.tenant.namespace.apply(&manifest).await.unwrap();
         }
     }
 
     /// One request at one gateway, on a connection of its own.
     async fn ask(
         &self,
+        device: &Device,
         at: &Registrar,
-        method: &str,
-        what: &str,
+        (method, what): (&str, &str),
         token: Option<&str>,
-    ) -> anyhow::Result<(u16, Value)> {
+    ) -> Result<(u16, Value)> {
         let body = if method == "PUT" {
-            json!({ "registrationId": ID, "tpm": {
-                "endorsementKey": self.tpm.endorsement_key()?,
-                "storageRootKey": self.tpm.storage_root_key()?,
+            json!({ "registrationId": device.id, "tpm": {
+                "endorsementKey": device.tpm.endorsement_key()?,
+                "storageRootKey": device.tpm.storage_root_key()?,
             } })
             .to_string()
         } else {
@@ -69,9 +88,10 @@ impl Stage {
         };
         let token = token.map(|token| format!("Authorization: {token}\r\n"));
         let request = format!(
-            "{method} /{}/registrations/{ID}/{what}?api-version=2021-06-01 HTTP/1.1\r\n\
+            "{method} /{}/registrations/{}/{what}?api-version=2021-06-01 HTTP/1.1\r\n\
              Host: gateway\r\n{}Content-Length: {}\r\n\r\n{body}",
-            self.tenant.namespace.name(),
+            self.scope(),
+            device.id,
             token.unwrap_or_default(),
             body.len()
         );
@@ -80,67 +100,114 @@ impl Stage {
         Ok((reply.code, reply.json()?))
     }
 
-    async fn challenge(&self, at: &Registrar) -> TpmHeldKey<'_> {
-        let blob = expect_ok("the challenge", PATIENCE, async || {
-            let (code, body) = self.ask(at, "PUT", "register", None).await?;
-            ensure!(code == 401, "{code} {body}");
+    /// Registers over HTTPS: challenged by one gateway, registered by another. What it is told in the
+    /// end.
+    async fn register_over_https(&self, device: &Device, other: &Registrar) -> Value {
+        let registrar = &self.installation.registrar;
+        let register = ("PUT", "register");
+        let key = expect_ok("the challenge", PATIENCE, async || {
             // Until the Enrollment and its Secret have arrived, this is some other 401.
-            let blob = body["authenticationKey"].as_str().map(str::to_owned);
-            blob.ok_or_else(|| anyhow::anyhow!("{body}"))
+            let (code, body) = self.ask(device, registrar, register, None).await?;
+            ensure!(code == 401, "{code} {body}");
+            device.key(&body)
         })
         .await;
-        self.tpm.activate(&blob, "challenge").unwrap()
+        let resource = format!("{}/registrations/{}", self.scope(), device.id);
+        let token = key.token(&resource, Some("registration")).unwrap();
+        let first = expect_ok("the registration", PATIENCE, async || {
+            let asked = self.ask(device, other, register, Some(&token)).await?;
+            let (code, body) = asked;
+            ensure!(code == 202, "{code} {body}");
+            Ok(body)
+        })
+        .await;
+        let operation = format!("operations/{}", first["operationId"].as_str().unwrap());
+        // Polled at the gateway that did not take the registration.
+        expect_ok("the hub", PATIENCE, async || {
+            let poll = ("GET", &*operation);
+            let (_, body) = self.ask(device, registrar, poll, Some(&token)).await?;
+            ensure!(body["status"] == "assigned", "{body}");
+            Ok(body["registrationState"].clone())
+        })
+        .await
+    }
+
+    /// Registers over AMQP, where SASL brings the challenge and takes the token.
+    async fn register_over_amqp(&self, device: &Device) -> Value {
+        let registrar = &self.installation.registrar;
+        let mut amqp = expect_ok("the challenge", PATIENCE, async || {
+            Amqp::connect_with_tpm(registrar, &device.tpm, self.scope(), device.id).await
+        })
+        .await;
+        let first = amqp.ask(Ask::register(b"{}")).await.unwrap();
+        let operation = first.body["operationId"].as_str().unwrap();
+        expect_ok("the hub", PATIENCE, async || {
+            let told = amqp.ask(Ask::poll(operation)).await?.body;
+            ensure!(told["status"] == "assigned", "{told}");
+            Ok(told["registrationState"].clone())
+        })
+        .await
+    }
+
+    /// The device lives where it was told to, with the key that it was told.
+    async fn lives_at_its_hub(&self, device: &Device, told: &Value) {
+        let hub = &self.installation.hubs[0];
+        assert_eq!(told["assignedHub"], hub.host());
+        assert_eq!(told["deviceId"], device.name_at_hub);
+        let key = device.key(&told["tpm"]).unwrap();
+        let resource = format!("{}/devices/{}", hub.host(), device.name_at_hub);
+        let token = key.token(&resource, None).unwrap();
+        let trust = &self.installation.registrar.trust;
+        let mut session = Session::connect_with_token(
+            &hub.host(),
+            hub.place.mqtt(),
+            trust,
+            device.name_at_hub,
+            &token,
+        )
+        .await
+        .unwrap();
+        session.report(&json!({ "sharp": true })).await.unwrap();
+        let twin = hub.twin(device.name_at_hub).await.unwrap().unwrap();
+        assert_eq!(twin.reported, json!({ "sharp": true }));
     }
 }
 
 #[tokio::test]
-async fn a_tpm_is_challenged_by_one_gateway_and_registered_by_another() {
+async fn tpms_register_over_https_at_two_gateways_and_over_amqp_and_live_at_the_hub() {
     let cluster = Cluster::shared().await.unwrap();
     let rehome = Path::new(env!("CARGO_BIN_EXE_rehome"));
     let installation = Installation::start(&cluster, rehome, &["hub-west"])
         .await
         .unwrap();
     let (mut second, other) = installation.another_gateway(1, &[]).await.unwrap();
+    let tenant = Tenant::start(&cluster, &installation, "tpm").await.unwrap();
     let stage = Stage {
-        tenant: Tenant::start(&cluster, &installation, "tpm").await.unwrap(),
-        tpm: Tpm::start(TpmKind::Rsa).await.unwrap(),
+        installation,
+        tenant,
     };
-    stage.enroll().await;
+    let over_https = Device {
+        tpm: Tpm::start(TpmKind::Rsa).await.unwrap(),
+        id: "saw-1",
+        name_at_hub: "saw-in-hall-1",
+    };
+    let over_amqp = Device {
+        tpm: Tpm::start(TpmKind::Ecc).await.unwrap(),
+        id: "saw-2",
+        name_at_hub: "saw-in-hall-2",
+    };
+    stage.enroll(&[&over_https, &over_amqp]).await;
 
-    let key = stage.challenge(&installation.registrar).await;
-    let resource = format!("{}/registrations/{ID}", stage.tenant.namespace.name());
-    let token = key.token(&resource, Some("registration")).unwrap();
-    let (_, first) = expect_ok("the registration", PATIENCE, async || {
-        let (code, body) = stage.ask(&other, "PUT", "register", Some(&token)).await?;
-        ensure!(code == 202, "{code} {body}");
-        Ok((code, body))
-    })
-    .await;
-    let operation = format!("operations/{}", first["operationId"].as_str().unwrap());
-    // Polled at the gateway that did not take the registration.
-    let told = expect("the hub", PATIENCE, async || {
-        let poll = stage.ask(&installation.registrar, "GET", &operation, Some(&token));
-        let (_, body) = poll.await.unwrap();
-        (body["status"] == "assigned").then(|| body["registrationState"].clone())
-    })
-    .await;
-    let hub = &installation.hubs[0];
-    assert_eq!(told["assignedHub"], hub.host());
-    assert_eq!(told["deviceId"], "saw-in-hall-1");
-
-    let blob = told["tpm"]["authenticationKey"].as_str().unwrap();
-    let hub_key = stage.tpm.activate(blob, "hub").unwrap();
-    let resource = format!("{}/devices/saw-in-hall-1", hub.host());
-    let token = hub_key.token(&resource, None).unwrap();
-    let (host, trust) = (hub.host(), &installation.registrar.trust);
-    let session =
-        Session::connect_with_token(&host, hub.place.mqtt(), trust, "saw-in-hall-1", &token);
-    let mut session = session.await.unwrap();
-    session.report(&json!({ "sharp": true })).await.unwrap();
-    let twin = hub.twin("saw-in-hall-1").await.unwrap().unwrap();
-    assert_eq!(twin.reported, json!({ "sharp": true }));
+    let told = stage.register_over_https(&over_https, &other).await;
+    stage.lives_at_its_hub(&over_https, &told).await;
+    let told = stage.register_over_amqp(&over_amqp).await;
+    stage.lives_at_its_hub(&over_amqp, &told).await;
+    // Who came over AMQP is known over HTTPS too.
+    let again = stage.register_over_https(&over_amqp, &other).await;
+    assert_eq!(again["assignedHub"], told["assignedHub"]);
+    assert_eq!(again["substatus"], "initialAssignment");
 
     second.terminate(PATIENCE).await.unwrap();
     stage.tenant.namespace.delete().await.unwrap();
-    installation.stop().await.unwrap();
+    stage.installation.stop().await.unwrap();
 }
