@@ -283,6 +283,36 @@ fn a_target_that_refuses_leaves_the_device_at_home() {
 }
 
 #[test]
+fn new_keys_reach_the_home_that_a_refused_move_leaves() {
+    let mut stage = wanting_b();
+    stage.enrolled().credential = DeviceCredential::Keys(keys('Q'));
+    stage.enrolled().fingerprint = "Q".into();
+    stage.hub("b").refuses = true;
+    plays(
+        &mut stage,
+        &[
+            "look at the identity at a",
+            "record Assigning Open MigrateData",
+            "look at the identity at a",
+            "look at the identity at b",
+            "look for room at b",
+            "disable at a with \"rehome u t1\", live",
+            "look at the twin at a",
+            "create at b disabled for t1",
+            "record Assigning Aborting TargetRefused",
+            "look at the identity at b",
+            "look at the identity at a",
+            "enable at a with \"rehome u t1\", new keys, live",
+            "record Assigned TargetRefused, cleanup b",
+            "look at the identity at b",
+            "record Assigned Settled",
+            "settled",
+        ],
+    );
+    assert_eq!(stage.status.credential.as_deref(), Some("Q"));
+}
+
+#[test]
 fn an_occupied_target_is_left_alone() {
     let mut stage = wanting_b();
     stage.put("b", true, "");

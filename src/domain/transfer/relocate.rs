@@ -464,21 +464,40 @@ pub(super) fn aborting(f: &Facts<'_>, t: &Transfer) -> Next {
     };
     if let Some(source) = source {
         if source.is_fenced(f.uid, &t.id) {
-            return Ok(Effect::cached(&t.from.hub, Call::Update(original(f, t))));
+            return Ok(put_back(f, t, source, original(f, t)));
         }
         // Written even when it is not fenced: this ages a fence that is still under way.
         if !f.views.of(&t.from.hub.uid).acknowledged && !f.breaks(Mutant::AbortLeavesSource) {
-            return Ok(Effect::cached(
-                &t.from.hub,
-                Call::Update(IdentityChange {
-                    enabled: source.enabled,
-                    reason: source.reason.clone(),
-                    credential: None,
-                }),
-            ));
+            let as_it_is = IdentityChange {
+                enabled: source.enabled,
+                reason: source.reason.clone(),
+                credential: None,
+            };
+            return Ok(put_back(f, t, source, as_it_is));
         }
     }
     Ok(close_aborted(f, t, source))
+}
+
+/// The source is the home again, of a device that may have attested another credential since it came
+/// there: it is about to be told that it lives there.
+fn put_back(f: &Facts<'_>, t: &Transfer, source: &Identity, change: IdentityChange) -> Step {
+    let renewed = f.enrolled().filter(|enrolled| {
+        f.status.credential.as_ref() != Some(&enrolled.fingerprint)
+            && !source.has_credential(&enrolled.credential)
+    });
+    let Some(enrolled) = renewed else {
+        return Effect::cached(&t.from.hub, Call::Update(change));
+    };
+    let credential = Some(Credential::Attested(enrolled.credential.clone()));
+    // Never on a cached status: after Close the device may have attested a newer one.
+    Effect::live(
+        &t.from.hub,
+        Call::Update(IdentityChange {
+            credential,
+            ..change
+        }),
+    )
 }
 
 /// The source's status before the fence; an identity that is enabled carries our mark.
@@ -503,6 +522,9 @@ fn close_aborted(f: &Facts<'_>, t: &Transfer, source: Option<&Identity>) -> Step
         &t.from.hub,
         source.map(|source| source.generation_id.as_str()),
     );
+    if let Some(held) = f.credential_at(source) {
+        status.credential = Some(held);
+    }
     list_for_cleanup(&mut status, &t.to.hub, None, f.now);
     let reason = t.abort_reason.as_deref().and_then(Reason::parse);
     let reason = reason.unwrap_or(Reason::MoveAborted);
