@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
-use rehome::api::v1alpha1::{ATTESTATION_LABEL, Enrollment, IoTHub};
-use rehome::domain::attestation::{DeviceKeys, SharedKeys};
+use rehome::api::v1alpha1::{ATTESTATION_LABEL, Enrollment, EnrollmentSpec, IoTHub};
+use rehome::domain::attestation::Attestation;
 use rehome::domain::ids::RegistrationId;
-use rehome_testing::{Cluster, Namespace};
+use rehome::domain::object_name::object_name;
+use rehome_testing::device::{Tpm, TpmKind};
+use rehome_testing::{Authority, Cluster, Namespace};
 use serde_json::{Value, json};
 
 use crate::incarnation::Caches;
@@ -33,19 +35,29 @@ pub(crate) struct Ground {
     pub(crate) gateway: Client,
     pub(crate) enrollments: Vec<Enrollment>,
     pub(crate) secrets: Vec<Secret>,
+    /// Issues the certificates of devices that have one.
+    pub(crate) authority: Authority,
+    /// Of devices that have a TPM.
+    pub(crate) tpm: TpmKeys,
     pub(crate) caches: Caches,
+}
+
+/// What a TPM shows, in base64.
+pub(crate) struct TpmKeys {
+    pub(crate) endorsement_key: String,
+    pub(crate) storage_root_key: String,
 }
 
 pub(crate) fn host_name(hub: &str) -> String {
     format!("{hub}.crash.example")
 }
 
-/// Enrollments by name: policy, hubs, Secret, more.
-fn enrollments() -> Vec<Value> {
-    let one = |name: &str, hubs: &[&str], secret: &str, more: Value| {
+/// Groups by name: what proves who their devices are, hubs, more.
+fn enrollments(authority: &Authority) -> Vec<Value> {
+    let one = |name: &str, attestation: &Value, hubs: &[&str], more: &Value| {
         let mut spec = json!({
             "group": {},
-            "attestation": { "symmetricKey": { "secretRef": { "name": secret } } },
+            "attestation": attestation,
             "allocation": { "hubs": hubs },
             "initialTwin": {
                 "tags": { "site": "b" },
@@ -60,17 +72,23 @@ fn enrollments() -> Vec<Value> {
             "metadata": { "name": name }, "spec": spec,
         })
     };
+    let secret = |name: &str| json!({ "symmetricKey": { "secretRef": { "name": name } } });
+    let (keys, new_keys) = (secret("keys"), secret("new-keys"));
+    let x509 = json!({ "x509": { "signingCertificates": { "primary": authority.cert_pem() } } });
     let migrate = json!({ "reprovisionPolicy": "MigrateData" });
     let reset = json!({ "reprovisionPolicy": "ResetData" });
     let proceed = json!({ "reprovisionPolicy": "MigrateData", "sourceUnreachable": "Proceed" });
     vec![
-        one("stay-west", &["west"], "keys", migrate.clone()),
-        one("to-east", &["east"], "keys", migrate.clone()),
-        one("reset-west", &["west"], "keys", reset.clone()),
-        one("reset-east", &["east"], "keys", reset),
-        one("rotated", &["west"], "new-keys", migrate.clone()),
-        one("anywhere", &["west", "east"], "keys", migrate),
-        one("disaster", &["east"], "keys", proceed),
+        one("stay-west", &keys, &["west"], &migrate),
+        one("to-east", &keys, &["east"], &migrate),
+        one("reset-west", &keys, &["west"], &reset),
+        one("reset-east", &keys, &["east"], &reset),
+        one("rotated", &new_keys, &["west"], &migrate),
+        one("anywhere", &keys, &["west", "east"], &migrate),
+        one("disaster", &keys, &["east"], &proceed),
+        one("x509-stay-west", &x509, &["west"], &migrate),
+        one("x509-to-east", &x509, &["east"], &migrate),
+        one("x509-reset-west", &x509, &["west"], &reset),
     ]
 }
 
@@ -82,7 +100,16 @@ fn secrets() -> Vec<Value> {
             "stringData": { "primaryKey": one, "secondaryKey": other },
         })
     };
+    let seed = |name: &str, seed: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": name, "labels": { ATTESTATION_LABEL: "true" } },
+            "stringData": { "seed": seed },
+        })
+    };
     let mut all = vec![
+        seed("seeds", "c2VlZC1mb3ItdGhlLXRwbXMtb2YtbGluZS0zLS0wMDAx"),
+        seed("new-seeds", "c2VlZC1mb3ItdGhlLXRwbXMtb2YtbGluZS0zLS0wMDAy"),
         keys(
             "keys",
             "Z3JvdXAta2V5LXByaW1hcnktMQ==",
@@ -124,7 +151,9 @@ impl Ground {
         let cluster = Cluster::shared().await?;
         let operator = cluster.install_operator().await?;
         let namespace = cluster.namespace("crash").await?;
-        for object in secrets().into_iter().chain(enrollments()).chain(iot_hubs()) {
+        let authority = Authority::new("Plant CA")?;
+        let groups = enrollments(&authority);
+        for object in secrets().into_iter().chain(groups).chain(iot_hubs()) {
             namespace.apply(&object.to_string()).await?;
         }
         let controller = operator.controller.client;
@@ -142,8 +171,18 @@ impl Ground {
             hubs.patch_status(hub, &PatchParams::default(), &patch)
                 .await?;
         }
-        let enrollments: Api<Enrollment> = namespace.api();
-        let enrollments = enrollments.list(&ListParams::default()).await?.items;
+        let api: Api<Enrollment> = namespace.api();
+        for group in api.list(&ListParams::default()).await?.items {
+            if group.spec.attestation.x509.is_some() {
+                verify(&api, &group, &authority).await?;
+            }
+        }
+        let enrollments = api.list(&ListParams::default()).await?.items;
+        let tpm = Tpm::start(TpmKind::Ecc).await?;
+        let tpm = TpmKeys {
+            endorsement_key: tpm.endorsement_key()?,
+            storage_root_key: tpm.storage_root_key()?,
+        };
         let secrets: Api<Secret> = namespace.api();
         let secrets = secrets.list(&ListParams::default()).await?.items;
         let caches = Caches::fill(&controller, namespace.name()).await?;
@@ -154,6 +193,8 @@ impl Ground {
             namespace,
             enrollments,
             secrets,
+            authority,
+            tpm,
             caches,
         }))
     }
@@ -164,18 +205,61 @@ impl Ground {
             .with_context(|| format!("no Enrollment {name}"))
     }
 
-    /// Keys of a device that comes through an Enrollment.
-    pub(crate) fn keys(&self, enrollment: &str, id: &RegistrationId) -> Result<DeviceKeys> {
-        let spec = &self.enrollment(enrollment)?.spec;
-        let keys = spec.attestation.symmetric_key.as_ref();
-        let wanted = &keys.context("no symmetric keys")?.secret_ref;
+    /// What an Enrollment knows of its devices.
+    pub(crate) fn attestation(&self, enrollment: &Enrollment) -> Result<Attestation> {
+        let spec = &enrollment.spec;
+        let uid = enrollment.uid().context("no uid")?;
+        let wanted = spec.attestation.secret();
         let mut all = self.secrets.iter();
-        let secret = all
-            .find(|known| known.name_any() == wanted.name)
-            .context("no Secret")?;
-        let nothing = BTreeMap::new();
-        let data = secret.data.as_ref().unwrap_or(&nothing);
-        let individual = spec.individual.is_some();
-        Ok(SharedKeys::from_secret(wanted, individual, data)?.keys_for(id))
+        let secret = all.find(|known| Some(known.name_any().as_str()) == wanted);
+        let data = secret.and_then(|secret| secret.data.clone());
+        Ok(Attestation::read(spec, &uid, &data.unwrap_or_default())?)
     }
+
+    /// Makes or changes the Enrollment of one device's TPM: placed like a group, with the seed of
+    /// that Secret.
+    pub(crate) async fn enroll_tpm(
+        &self,
+        id: &RegistrationId,
+        like: &str,
+        seeds: &str,
+    ) -> Result<Enrollment> {
+        let attestation = json!({ "tpm": {
+            "endorsementKey": self.tpm.endorsement_key, "secretRef": { "name": seeds },
+        } });
+        let individual = json!({ "registrationId": id.as_str() });
+        let spec = EnrollmentSpec {
+            group: None,
+            individual: serde_json::from_value(individual)?,
+            attestation: serde_json::from_value(attestation)?,
+            ..self.enrollment(like)?.spec.clone()
+        };
+        let name = object_name(id);
+        let enrollment = Enrollment::new(&name, spec);
+        let params = PatchParams::apply("people").force();
+        let api: Api<Enrollment> = self.namespace.api();
+        Ok(api
+            .patch(&name, &params, &Patch::Apply(&enrollment))
+            .await?)
+    }
+}
+
+/// Proves to a group that somebody holds its authority's key, as its status asks for it.
+async fn verify(api: &Api<Enrollment>, group: &Enrollment, authority: &Authority) -> Result<()> {
+    let uid = group.uid().context("no uid")?;
+    let attestation = Attestation::read(&group.spec, &uid, &BTreeMap::new())?;
+    let Attestation::X509(x509) = attestation else {
+        bail!("no authority");
+    };
+    for described in x509.describe() {
+        let code = described.verification_code.context("no code")?;
+        let proof = authority.issue(&[code])?.cert_pem;
+        let proof = json!({ "spec": { "attestation": { "x509": {
+            "verification": { "primary": proof },
+        } } } });
+        let params = PatchParams::default();
+        api.patch(&group.name_any(), &params, &Patch::Merge(&proof))
+            .await?;
+    }
+    Ok(())
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Client, ResourceExt as _};
-use rehome::api::v1alpha1::{DeviceRegistration, IoTHub};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use rehome::api::v1alpha1::{DeviceRegistration, Enrollment, IoTHub};
 use rehome::clock::SystemClock;
 use rehome::cluster::connect::Clients;
 use rehome::cluster::watch::Scope;
@@ -73,16 +73,14 @@ impl Caches {
     /// Waits until the watch shows that version; without one, until it shows that it is gone.
     pub(crate) async fn show(&self, namespace: &str, name: &str, version: Option<&str>) {
         let key = ObjectRef::<DeviceRegistration>::new(name).within(namespace);
-        expect_ok("the watch to catch up", WATCH_LAG, async || {
-            let shown = self.context.stores.registrations.get(&key);
-            let shown = shown.and_then(|object| object.resource_version());
-            if shown.as_deref() == version {
-                Ok(())
-            } else {
-                Err(shown)
-            }
-        })
-        .await;
+        shows(&self.context.stores.registrations, &key, version).await;
+    }
+
+    /// Waits until the watch shows that Enrollment as it is.
+    pub(crate) async fn show_enrollment(&self, enrollment: &Enrollment) {
+        let key = ObjectRef::from_obj(enrollment);
+        let version = enrollment.resource_version();
+        shows(&self.context.stores.enrollments, &key, version.as_deref()).await;
     }
 }
 
@@ -92,6 +90,21 @@ impl Drop for Caches {
             work.abort();
         }
     }
+}
+
+async fn shows<K>(store: &Store<K>, key: &ObjectRef<K>, version: Option<&str>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    expect_ok("the watch to catch up", WATCH_LAG, async || {
+        let shown = store.get(key).and_then(|object| object.resource_version());
+        if shown.as_deref() == version {
+            Ok(())
+        } else {
+            Err(shown)
+        }
+    })
+    .await;
 }
 
 /// A controller that just began.

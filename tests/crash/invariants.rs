@@ -11,10 +11,10 @@ use rehome::api::v1alpha1::{
     TransferPhase,
 };
 use rehome::domain::identity::Mark;
-use rehome::hub::identity::Authentication;
 use rehome::hub::record::Record;
 use rehome::hub::twin::Twin;
 
+use crate::device::holds;
 use crate::ground::HUBS;
 use crate::world::World;
 
@@ -87,15 +87,17 @@ pub(crate) async fn check(world: &World) {
             found.extend(no_early_delete(&status, &records, site));
         }
         found.extend(whole_copy(&status, &records, site));
-        if let Some(keys) = &state.keys {
-            let uid = state.object.as_ref().and_then(DeviceRegistration::uid);
-            let expected = keys.primary.to_base64();
-            found.extend(own_credentials(
-                &records,
-                uid.as_deref(),
-                &expected,
-                &status,
-            ));
+        if let (Some(object), Some(credential)) = (&state.object, &state.credential) {
+            let mut known = records.iter().flatten();
+            let holds = |record: &Record| holds(&record.identity.authentication, credential);
+            if known.any(|record| made_here(object, record) && !holds(record)) {
+                found.push("I6: what this registration made does not hold what it attested".into());
+            }
+            let home = status.assigned_hub.as_deref().and_then(site);
+            let home = home.and_then(|hub| records[hub].as_ref());
+            if home.is_some_and(|record| is_answer(object, record) && !holds(record)) {
+                found.push("I6: assigned to a home that does not hold what was attested".into());
+            }
         }
     }
     found.extend(no_step_back(world, &records));
@@ -195,39 +197,37 @@ fn lacks(original: &Twin, copy: &Twin) -> bool {
         || lacks(&original.reported.values, &copy.reported.values)
 }
 
-/// I6: an identity that we created or enabled holds the keys that were attested.
-fn own_credentials(
-    records: &Records,
-    uid: Option<&str>,
-    expected: &str,
-    status: &DeviceRegistrationStatus,
-) -> Vec<String> {
-    // A credential that changes is refreshed in its turn; only the target of a move is new.
-    let Some(transfer) = &status.transfer else {
-        return Vec::new();
+/// Whether the identity was made by the operation that is under way or was the last: the target of
+/// a move or a reset, or a first home. It never holds anything but what was attested.
+fn made_here(object: &DeviceRegistration, record: &Record) -> bool {
+    let identity = &record.identity;
+    let reason = identity.status_reason.as_deref();
+    let Some(mark) = reason.and_then(Mark::parse) else {
+        return false;
     };
-    let is_target = |record: &Record| {
-        let mark = record
-            .identity
-            .status_reason
-            .as_deref()
-            .and_then(Mark::parse);
-        let ours = mark.is_some_and(|mark| {
-            Some(mark.registration.as_str()) == uid && mark.transfer == transfer.id
-        });
-        ours && record.identity.generation_id != transfer.from.generation_id
-    };
-    let holds = |record: &Record| {
-        matches!(&record.identity.authentication, Authentication::Sas(keys)
-            if keys.primary.reveal() == expected)
-    };
-    let wrong = records
-        .iter()
-        .flatten()
-        .filter(|record| is_target(record) && !holds(record));
-    wrong
-        .map(|_| "I6: the target does not hold the attested keys".into())
-        .collect()
+    if Some(mark.registration) != object.uid() {
+        return false;
+    }
+    let status = object.status.as_ref();
+    if let Some(transfer) = status.and_then(|status| status.transfer.as_ref()) {
+        // The fence of the source has the same mark.
+        return mark.transfer == transfer.id
+            && identity.generation_id != transfer.from.generation_id;
+    }
+    let first = status.and_then(|status| status.first_assignment.as_ref());
+    let request = object.spec.request.as_ref();
+    first.is_some_and(|first| mark.transfer == first.id)
+        || request.is_some_and(|request| mark.transfer == request.operation_id)
+}
+
+/// Whether the device is told, in answer to its last request, that this identity is its home.
+fn is_answer(object: &DeviceRegistration, record: &Record) -> bool {
+    let request = object.spec.request.as_ref();
+    object.status.as_ref().is_some_and(|status| {
+        status.state == Some(RegistrationState::Assigned)
+            && status.operation_id.as_ref() == request.map(|request| &request.operation_id)
+            && status.generation_id.as_ref() == Some(&record.identity.generation_id)
+    })
 }
 
 /// I9: versions, etags and times of an identity and of the device's twin never go back.

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on fails the test")]
 
 mod clock;
+mod device;
 mod fault;
 mod ground;
 mod incarnation;

@@ -11,16 +11,15 @@ use rehome::api::v1alpha1::{
     DeviceRegistration, DeviceRegistrationSpec, FINALIZER, RegistrationState,
 };
 use rehome::clock::Clock as _;
-use rehome::domain::attestation::fingerprint;
-use rehome::domain::identity::Mark;
+use rehome::domain::identity::{Credential, Mark};
 use rehome::hub::client::Client as Owner;
 use rehome::hub::etag::IfMatch;
-use rehome::hub::identity::Authentication;
 use rehome::hub::operations::TwinMode;
 use rehome::hub::record::Record;
 use rehome::hub::twin::TwinWrite;
 use serde_json::{Map, Value, json};
 
+use crate::device::holds;
 use crate::ground::{HUBS, WEST};
 use crate::invariants;
 use crate::world::{ROOM, World};
@@ -35,6 +34,11 @@ pub(crate) const MODULE: &str = "gauge";
 pub(crate) enum Act {
     /// The device registers through an Enrollment; the gateway proposes a hub.
     Register(&'static str, usize),
+    /// The device's certificate is replaced.
+    RollCertificate,
+    /// An operator enrolls the device's TPM, or changes that Enrollment: placed like a group, with
+    /// the seeds of a Secret.
+    EnrollTpm(&'static str, &'static str),
     /// The device comes back because its hub seems to refuse it.
     ComesBack(&'static str),
     /// An operator moves the device by hand.
@@ -87,6 +91,10 @@ impl World {
             .caches
             .show(namespace, &self.name, version.as_deref())
             .await;
+        let own = self.state().own.clone();
+        if let Some(own) = own {
+            self.ground.caches.show_enrollment(&own).await;
+        }
         object
     }
 
@@ -96,6 +104,8 @@ impl World {
         self.clock.advance(Duration::from_millis(10));
         match act {
             Act::Register(enrollment, hub) => self.register(enrollment, Some(hub)).await,
+            Act::RollCertificate => self.state().certificate = None,
+            Act::EnrollTpm(like, seeds) => self.enroll_tpm(like, seeds).await,
             Act::ComesBack(enrollment) => self.register(enrollment, None).await,
             Act::Trigger(hub) => {
                 let trigger = json!({ "id": "now", "mode": "MigrateData", "hub": HUBS[hub] });
@@ -167,20 +177,21 @@ impl World {
     /// What the gateway writes once it has attested the device. Without a hub the device came back
     /// soon after its answer.
     async fn register(&self, enrollment: &str, hub: Option<usize>) {
-        let keys = self.ground.keys(enrollment, &self.id).unwrap();
+        let enrollment = self.enrollment(enrollment);
+        let credential = self.attest(&enrollment);
         let number = {
             let mut state = self.state();
             state.requests += 1;
-            state.keys = Some(keys.clone());
-            state.enrollment = Some(enrollment.to_owned());
+            state.credential = Some(credential.clone());
             state.requests
         };
-        let known = self.ground.enrollment(enrollment).unwrap();
         let request = json!({
             "operationId": format!("4.{}.{number}", self.name),
             "apiVersion": "2021-06-01",
-            "enrollment": { "name": enrollment, "uid": known.uid() },
-            "credential": fingerprint(&self.id, &keys),
+            "enrollment": { "name": enrollment.name_any(), "uid": enrollment.uid() },
+            "credential": credential.fingerprint(&self.id),
+            "storageRootKey": enrollment.spec.attestation.tpm.is_some()
+                .then_some(&self.ground.tpm.storage_root_key),
             "proposedHub": HUBS[hub.unwrap_or(WEST)],
             "reason": "Hashed",
             "verifyHome": hub.is_none(),
@@ -227,7 +238,7 @@ impl World {
         format!("/devices/{}", self.device.as_str())
     }
 
-    /// Changes the identity behind the operator's back; its keys stay.
+    /// Changes the identity behind the operator's back; its credential stays.
     async fn change(&self, hub: usize, enabled: bool, reason: &str) {
         let body = json!({
             "status": if enabled { "enabled" } else { "disabled" },
@@ -267,11 +278,8 @@ impl World {
     }
 
     fn authentication(&self) -> Value {
-        let keys = self.state().keys.clone().unwrap();
-        json!({ "type": "sas", "symmetricKey": {
-            "primaryKey": keys.primary.to_base64().as_str(),
-            "secondaryKey": keys.secondary.to_base64().as_str(),
-        } })
+        let credential = self.state().credential.clone().unwrap();
+        Credential::Attested(credential).authentication()
     }
 
     /// Takes in the object as somebody just wrote it.
@@ -315,23 +323,22 @@ impl World {
 
     /// The device reports, and a back end writes, where the device was told to live.
     pub(crate) async fn write_to_twins(&self) {
-        let (hub, keys, number) = {
+        let (hub, credential, number) = {
             let mut state = self.state();
-            let (Some(hub), Some(keys)) = (state.told, state.keys.clone()) else {
+            let (Some(hub), Some(credential)) = (state.told, state.credential.clone()) else {
                 return;
             };
             if state.writes == WRITES {
                 return;
             }
             state.writes += 1;
-            (hub, keys, state.writes)
+            (hub, credential, state.writes)
         };
         let Some(record) = self.at(hub).await else {
             return;
         };
         let core = &self.hubs[hub].core;
-        let admitted = matches!(&record.identity.authentication, Authentication::Sas(held)
-            if held.primary.reveal() == *keys.primary.to_base64());
+        let admitted = holds(&record.identity.authentication, &credential);
         if admitted && record.identity.enabled {
             let key = format!("d{number}");
             let patch = Map::from_iter([(key.clone(), number.into())]);

@@ -11,9 +11,9 @@ use rehome::controller::registration::{self, reconcile};
 use rehome::controller::sweep::Sweep;
 use rehome::domain::identity::Mark;
 use rehome::domain::transfer::Mutant;
-use rehome::hub::identity::Authentication;
 use rehome::hub::record::Record;
 
+use crate::device::holds;
 use crate::fault::{Fault, Kind};
 use crate::ground::{Ground, HUBS};
 use crate::incarnation;
@@ -282,14 +282,14 @@ impl Run {
     }
 
     fn check_home(&self, record: &Record, end: &End) {
-        let (keys, acknowledged, status) = {
+        let (credential, acknowledged, status) = {
             let state = self.world.state();
             let status = state
                 .object
                 .as_ref()
                 .and_then(|object| object.status.clone());
             (
-                state.keys.clone(),
+                state.credential.clone(),
                 state.acknowledged.clone(),
                 status.unwrap_or_default(),
             )
@@ -309,13 +309,9 @@ impl Run {
             self.world
                 .violation("I5: the status names another generation of the home");
         }
-        let keys = keys.unwrap();
-        let holds = matches!(&identity.authentication, Authentication::Sas(held)
-            if held.primary.reveal() == *keys.primary.to_base64()
-                && held.secondary.reveal() == *keys.secondary.to_base64());
-        if !holds {
+        if !holds(&identity.authentication, &credential.unwrap()) {
             self.world
-                .violation("I6: the home does not hold the attested keys");
+                .violation("I6: the home does not hold what was attested");
         }
         for write in acknowledged {
             let own = write.generation_id == identity.generation_id;

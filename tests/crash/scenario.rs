@@ -2,6 +2,7 @@
 
 use rehome::api::v1alpha1::Substatus;
 
+use crate::device::OWN;
 use crate::ground::{EAST, WEST};
 use crate::people::Act::{self, *};
 
@@ -46,219 +47,249 @@ const fn end(home: usize, substatus: Substatus, twin: Twin) -> End {
     }
 }
 
+/// With nothing on the way.
+const fn plain(
+    name: &'static str,
+    before: &'static [Act],
+    acts: &'static [Act],
+    end: End,
+) -> Scenario {
+    Scenario {
+        name,
+        before,
+        acts,
+        during: &[],
+        after: &[],
+        end,
+    }
+}
+
 const AT_WEST: &[Act] = &[Register("stay-west", WEST)];
+const TO_EAST: &[Act] = &[Register("to-east", EAST)];
 const MIGRATED: Substatus = Substatus::DeviceDataMigrated;
 const RESET: Substatus = Substatus::DeviceDataReset;
 const INITIAL: Substatus = Substatus::InitialAssignment;
 
+const STAYED: End = end(WEST, INITIAL, Twin::Everything);
+const MOVED: End = end(EAST, MIGRATED, Twin::Everything);
+const MOVED_DISABLED: End = End {
+    disabled: true,
+    ..MOVED
+};
+const RESET_AT_WEST: End = end(WEST, RESET, Twin::Fresh);
+const RESET_AT_EAST: End = end(EAST, RESET, Twin::Fresh);
+
 pub(crate) const ALL: &[Scenario] = &[
-    Scenario {
-        name: "first assignment",
-        before: &[],
-        acts: AT_WEST,
-        during: &[],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "override of the proposed hub",
-        before: &[Fill(WEST)],
-        acts: &[Register("anywhere", WEST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "adoption",
-        before: &[MadeByHand(WEST)],
-        acts: AT_WEST,
-        during: &[],
-        after: &[],
-        end: end(
+    plain("first assignment", &[], AT_WEST, STAYED),
+    plain(
+        "override of the proposed hub",
+        &[Fill(WEST)],
+        &[Register("anywhere", WEST)],
+        end(EAST, INITIAL, Twin::Everything),
+    ),
+    plain(
+        "adoption",
+        &[MadeByHand(WEST)],
+        AT_WEST,
+        end(
             WEST,
             Substatus::ReprovisionedToInitialAssignment,
             Twin::Everything,
         ),
-    },
-    Scenario {
-        name: "move",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, MIGRATED, Twin::Everything),
-    },
-    Scenario {
-        name: "move of a disabled device",
-        before: &[Register("stay-west", WEST), DisabledByHand(WEST)],
-        acts: &[Register("to-east", EAST)],
-        during: &[],
-        after: &[],
-        end: End {
-            home: Some(EAST),
-            substatus: Some(MIGRATED),
-            twin: Twin::Everything,
-            disabled: true,
-        },
-    },
-    Scenario {
-        name: "move with a module",
-        before: &[Register("stay-west", WEST), ModuleMade(WEST)],
-        acts: &[Register("to-east", EAST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, MIGRATED, Twin::Everything),
-    },
-    Scenario {
-        name: "move with a module, of a disabled device",
-        before: &[
+    ),
+    plain("move", AT_WEST, TO_EAST, MOVED),
+    plain(
+        "move of a disabled device",
+        &[Register("stay-west", WEST), DisabledByHand(WEST)],
+        TO_EAST,
+        MOVED_DISABLED,
+    ),
+    plain(
+        "move with a module",
+        &[Register("stay-west", WEST), ModuleMade(WEST)],
+        TO_EAST,
+        MOVED,
+    ),
+    plain(
+        "move with a module, of a disabled device",
+        &[
             Register("stay-west", WEST),
             ModuleMade(WEST),
             DisabledByHand(WEST),
         ],
-        acts: &[Register("to-east", EAST)],
-        during: &[],
-        after: &[],
-        end: End {
-            home: Some(EAST),
-            substatus: Some(MIGRATED),
-            twin: Twin::Everything,
-            disabled: true,
-        },
-    },
+        TO_EAST,
+        MOVED_DISABLED,
+    ),
     Scenario {
-        name: "module made before the fence",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST)],
         during: &[(2, ModuleMade(WEST))],
-        after: &[],
-        end: end(EAST, MIGRATED, Twin::Everything),
+        ..plain("module made before the fence", AT_WEST, TO_EAST, MOVED)
     },
+    plain(
+        "reset to another hub",
+        AT_WEST,
+        &[Register("reset-east", EAST)],
+        RESET_AT_EAST,
+    ),
+    plain(
+        "same-hub reset",
+        AT_WEST,
+        &[Register("reset-west", WEST)],
+        RESET_AT_WEST,
+    ),
+    plain(
+        "credential refresh",
+        AT_WEST,
+        &[Register("rotated", WEST)],
+        STAYED,
+    ),
+    plain("trigger", AT_WEST, &[Trigger(EAST)], MOVED),
+    plain(
+        "abort: target full at once",
+        &[Register("stay-west", WEST), Fill(EAST)],
+        TO_EAST,
+        STAYED,
+    ),
     Scenario {
-        name: "reset to another hub",
-        before: AT_WEST,
-        acts: &[Register("reset-east", EAST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, RESET, Twin::Fresh),
-    },
-    Scenario {
-        name: "same-hub reset",
-        before: AT_WEST,
-        acts: &[Register("reset-west", WEST)],
-        during: &[],
-        after: &[],
-        end: end(WEST, RESET, Twin::Fresh),
-    },
-    Scenario {
-        name: "credential refresh",
-        before: AT_WEST,
-        acts: &[Register("rotated", WEST)],
-        during: &[],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "trigger",
-        before: AT_WEST,
-        acts: &[Trigger(EAST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, MIGRATED, Twin::Everything),
-    },
-    Scenario {
-        name: "abort: target full at once",
-        before: &[Register("stay-west", WEST), Fill(EAST)],
-        acts: &[Register("to-east", EAST)],
-        during: &[],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "abort: target full after the fence",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST)],
         during: &[(2, Fill(EAST))],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
+        ..plain(
+            "abort: target full after the fence",
+            AT_WEST,
+            TO_EAST,
+            STAYED,
+        )
     },
     Scenario {
-        name: "abort: target unreachable",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST), Reachable(EAST)],
         during: &[(2, Unreachable(EAST))],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
+        ..plain(
+            "abort: target unreachable",
+            AT_WEST,
+            &[Register("to-east", EAST), Reachable(EAST)],
+            STAYED,
+        )
     },
     Scenario {
-        name: "abort: target lost after the copy",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST), Reachable(EAST)],
-        during: &[],
         after: &[(3, Unreachable(EAST))],
-        end: end(WEST, INITIAL, Twin::Everything),
+        ..plain(
+            "abort: target lost after the copy",
+            AT_WEST,
+            &[Register("to-east", EAST), Reachable(EAST)],
+            STAYED,
+        )
     },
-    Scenario {
-        name: "delete",
-        before: AT_WEST,
-        acts: &[Delete],
-        during: &[],
-        after: &[],
-        end: End {
+    plain(
+        "delete",
+        AT_WEST,
+        &[Delete],
+        End {
             home: None,
             substatus: None,
             twin: Twin::Fresh,
             disabled: false,
         },
-    },
+    ),
     Scenario {
-        name: "delete mid-move, made again",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST), Register("stay-west", WEST)],
         during: &[(3, Delete)],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Fresh),
+        ..plain(
+            "delete mid-move, made again",
+            AT_WEST,
+            &[Register("to-east", EAST), Register("stay-west", WEST)],
+            end(WEST, INITIAL, Twin::Fresh),
+        )
     },
+    plain(
+        "home check: vanished",
+        &[Register("stay-west", WEST), Vanish(WEST)],
+        &[ComesBack("stay-west")],
+        end(WEST, INITIAL, Twin::Fresh),
+    ),
+    plain(
+        "home check: lives elsewhere",
+        &[Register("stay-west", WEST), LivesElsewhere(EAST)],
+        &[ComesBack("to-east")],
+        end(EAST, INITIAL, Twin::Everything),
+    ),
+    plain(
+        "home check: fence left over",
+        &[Register("stay-west", WEST), FenceLeftOver(WEST)],
+        &[ComesBack("stay-west")],
+        STAYED,
+    ),
     Scenario {
-        name: "home check: vanished",
-        before: &[Register("stay-west", WEST), Vanish(WEST)],
-        acts: &[ComesBack("stay-west")],
-        during: &[],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Fresh),
-    },
-    Scenario {
-        name: "home check: lives elsewhere",
-        before: &[Register("stay-west", WEST), LivesElsewhere(EAST)],
-        acts: &[ComesBack("to-east")],
-        during: &[],
-        after: &[],
-        end: end(EAST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "home check: fence left over",
-        before: &[Register("stay-west", WEST), FenceLeftOver(WEST)],
-        acts: &[ComesBack("stay-west")],
-        during: &[],
-        after: &[],
-        end: end(WEST, INITIAL, Twin::Everything),
-    },
-    Scenario {
-        name: "cleanup: source back after Close",
-        before: AT_WEST,
-        acts: &[Register("to-east", EAST), Reachable(WEST)],
         during: &[(5, Unreachable(WEST))],
-        after: &[],
-        end: end(EAST, MIGRATED, Twin::Everything),
+        ..plain(
+            "cleanup: source back after Close",
+            AT_WEST,
+            &[Register("to-east", EAST), Reachable(WEST)],
+            MOVED,
+        )
     },
+    plain(
+        "disaster: move without the source",
+        &[Register("stay-west", WEST), Unreachable(WEST)],
+        &[Register("disaster", EAST), Reachable(WEST)],
+        RESET_AT_EAST,
+    ),
+    // With what a device proves itself is nothing to most steps. Those that put it into a hub see it
+    // replaced at the same time.
+    plain(
+        "x509: first assignment",
+        &[],
+        &[Register("x509-stay-west", WEST)],
+        STAYED,
+    ),
+    plain(
+        "x509: certificate roll",
+        &[Register("x509-stay-west", WEST), RollCertificate],
+        &[Register("x509-stay-west", WEST)],
+        STAYED,
+    ),
+    plain(
+        "x509: move with a roll",
+        &[Register("x509-stay-west", WEST), RollCertificate],
+        &[Register("x509-to-east", EAST)],
+        MOVED,
+    ),
+    plain(
+        "x509: same-hub reset with a roll",
+        &[Register("x509-stay-west", WEST), RollCertificate],
+        &[Register("x509-reset-west", WEST)],
+        RESET_AT_WEST,
+    ),
     Scenario {
-        name: "disaster: move without the source",
-        before: &[Register("stay-west", WEST), Unreachable(WEST)],
-        acts: &[Register("disaster", EAST), Reachable(WEST)],
-        during: &[],
-        after: &[],
-        end: end(EAST, RESET, Twin::Fresh),
+        during: &[(2, Fill(EAST))],
+        ..plain(
+            "x509: abort with a roll",
+            &[Register("x509-stay-west", WEST), RollCertificate],
+            &[Register("x509-to-east", EAST)],
+            STAYED,
+        )
     },
+    plain(
+        "tpm: first assignment",
+        &[EnrollTpm("stay-west", "seeds")],
+        &[Register(OWN, WEST)],
+        STAYED,
+    ),
+    plain(
+        "tpm: move to new seeds",
+        &[
+            EnrollTpm("stay-west", "seeds"),
+            Register(OWN, WEST),
+            EnrollTpm("to-east", "new-seeds"),
+        ],
+        &[Register(OWN, EAST)],
+        MOVED,
+    ),
+    plain(
+        "tpm: same-hub reset",
+        &[
+            EnrollTpm("stay-west", "seeds"),
+            Register(OWN, WEST),
+            EnrollTpm("reset-west", "seeds"),
+        ],
+        &[Register(OWN, WEST)],
+        RESET_AT_WEST,
+    ),
 ];
 
 /// The scenarios to run: all, or those whose name contains `CRASH_SCENARIO`.

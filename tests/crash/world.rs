@@ -13,9 +13,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::ResourceExt as _;
 use kube::client::Body;
-use rehome::api::v1alpha1::DeviceRegistration;
+use rehome::api::v1alpha1::{DeviceRegistration, Enrollment};
 use rehome::clock::Clock as _;
-use rehome::domain::attestation::DeviceKeys;
+use rehome::domain::attestation::DeviceCredential;
 use rehome::domain::ids::{DeviceId, RegistrationId};
 use rehome::domain::object_name::object_name;
 use rehome::domain::sas::SasToken;
@@ -23,6 +23,7 @@ use rehome::domain::transfer::Mutant;
 use rehome::hub::rest::{Policies, router};
 use rehome::hub::store::MemoryStore;
 use rehome::hub::{Hub, Settings};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
@@ -90,8 +91,12 @@ pub(crate) struct State {
     pub(crate) told: Option<usize>,
     /// Everywhere that this registration told it.
     pub(crate) told_ever: HashSet<usize>,
-    pub(crate) keys: Option<DeviceKeys>,
-    pub(crate) enrollment: Option<String>,
+    /// What the last request attested.
+    pub(crate) credential: Option<DeviceCredential>,
+    /// The certificate that the device has now.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// The Enrollment that is for this device alone.
+    pub(crate) own: Option<Enrollment>,
     pub(crate) requests: usize,
     pub(crate) writes: usize,
     pub(crate) acknowledged: Vec<Acknowledged>,
