@@ -28,7 +28,7 @@ pub use line::{Line, Reply};
 pub use mqtt::Refused;
 pub use registration::{Applicant, Protocol, Registrar, Told};
 pub use session::Session;
-pub use tpm::{Tpm, TpmHeldKey, TpmKind};
+pub use tpm::{Simulator, Tpm, TpmHeldKey, TpmKind};
 
 use crate::cluster::install_tls_provider;
 

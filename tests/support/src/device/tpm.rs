@@ -1,6 +1,9 @@
 //! A device whose keys are in a TPM: a software TPM (`swtpm`) that is told what to do with
 //! `tpm2-tools`, so that nothing of what the product encrypts is decrypted by code of ours.
 
+mod simulator;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,12 +12,18 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+pub use simulator::Simulator;
+
 use super::key::{encoded, token_end};
 use crate::network::{free_port, loopback};
 use crate::process::Process;
 
 /// Longest time for the TPM to serve.
 const START: Duration = Duration::from_mins(1);
+/// Where official SDKs look for the endorsement key; without one there they make another.
+const ENDORSEMENT_HANDLE: &str = "0x81010001";
+/// Where they look for the storage root key.
+const STORAGE_HANDLE: &str = "0x81000001";
 
 /// What kind of keys a TPM has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +36,8 @@ pub enum TpmKind {
 pub struct Tpm {
     _process: Process,
     directory: tempfile::TempDir,
-    address: String,
+    /// Where commands are taken, as they are.
+    server: SocketAddr,
 }
 
 /// A key that an envelope brought into the TPM.
@@ -61,7 +71,7 @@ impl Tpm {
         let tpm = Self {
             _process: process,
             directory,
-            address: format!("swtpm:host=127.0.0.1,port={server}"),
+            server: (loopback(1), server).into(),
         };
         let (endorsement, storage) = match kind {
             TpmKind::Rsa => ("rsa", "rsa2048:aes128cfb"),
@@ -92,6 +102,9 @@ impl Tpm {
         ];
         tpm.run(&primary)?;
         tpm.run(&["readpublic", "-c", "srk.ctx", "-f", "tss", "-o", "srk.pub"])?;
+        for (key, handle) in [("ek.ctx", ENDORSEMENT_HANDLE), ("srk.ctx", STORAGE_HANDLE)] {
+            tpm.run(&["evictcontrol", "-C", "o", "-c", key, handle])?;
+        }
         Ok(tpm)
     }
 
@@ -197,10 +210,11 @@ impl Tpm {
     }
 
     fn command(&self, program: &str) -> Command {
+        let address = format!("swtpm:host=127.0.0.1,port={}", self.server.port());
         let mut command = Command::new(format!("tpm2_{program}"));
         command
             .current_dir(self.directory.path())
-            .env("TPM2TOOLS_TCTI", &self.address)
+            .env("TPM2TOOLS_TCTI", &address)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
