@@ -13,6 +13,7 @@ mod https;
 mod mqtt;
 mod mqtt_reconnect;
 mod mqtt_websocket;
+mod openssl;
 mod problems;
 mod rules;
 mod stage;
