@@ -1,12 +1,15 @@
 //! What is measured: an installation with room for load, and the server that it is compared with.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures::StreamExt as _;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use rehome_testing::device::{Registrar, Trust};
 use rehome_testing::fleet::{Group, Tenant};
 use rehome_testing::installation::Flags;
@@ -14,7 +17,6 @@ use rehome_testing::{
     Authority, Cluster, Installation, Process, free_port, loopback, scratch, until,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 pub(crate) const WEST: &str = "hub-west";
 pub(crate) const EAST: &str = "hub-east";
@@ -85,14 +87,8 @@ impl Arena {
     }
 
     /// Starts to count registrations that settle at a hub, `count` of those of that group.
-    pub(crate) async fn finish(&self, group: &Group, hub: &str, count: usize) -> Result<Finish> {
+    pub(crate) fn finish(&self, group: &Group, hub: &str, count: usize) -> Result<Finish> {
         let registrations = self.tenant.objects("DeviceRegistration");
-        let version = registrations
-            .list_metadata(&ListParams::default().limit(1))
-            .await?;
-        let version = version.metadata.resource_version.context("no version")?;
-        let watch = WatchParams::default().timeout(290);
-        let events = registrations.watch(&watch, &version).await?;
         let host = self.installation.hubs.iter().find(|one| one.name == hub);
         let host = host.context("no such hub")?.host();
         let (prefix, pioneer) = (
@@ -100,19 +96,18 @@ impl Arena {
             format!("{}-pioneer", group.name),
         );
         let task = tokio::spawn(async move {
-            let mut events = std::pin::pin!(events);
+            // An API server under load ends watches that it cannot feed; this one begins again.
+            let changes = watcher(registrations, watcher::Config::default());
+            let mut changes = pin!(changes.default_backoff().touched_objects());
             let mut settled = BTreeSet::new();
             while settled.len() < count {
-                match events.next().await.context("the watch ended")?? {
-                    WatchEvent::Added(one) | WatchEvent::Modified(one) => {
-                        let name = one.metadata.name.clone().unwrap_or_default();
-                        let of = name.starts_with(&prefix) && name != pioneer;
-                        if of && is_settled(&one, &host) {
-                            settled.insert(name);
-                        }
-                    }
-                    WatchEvent::Deleted(_) | WatchEvent::Bookmark(_) => {}
-                    WatchEvent::Error(error) => bail!("the watch failed: {error}"),
+                let Ok(one) = changes.next().await.context("the watch ended")? else {
+                    continue;
+                };
+                let name = one.metadata.name.clone().unwrap_or_default();
+                let of = name.starts_with(&prefix) && name != pioneer;
+                if of && is_settled(&one, &host) {
+                    settled.insert(name);
                 }
             }
             Ok(Instant::now())

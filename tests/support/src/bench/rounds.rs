@@ -77,7 +77,7 @@ async fn settle(
     hub: &str,
     register: &Arc<Vec<Vec<u8>>>,
 ) -> Result<f64> {
-    let finish = arena.finish(group, hub, register.len()).await?;
+    let finish = arena.finish(group, hub, register.len())?;
     let begin = Instant::now();
     load.once(register, is_accepted).await?;
     let took = finish.time().await?.duration_since(begin);
