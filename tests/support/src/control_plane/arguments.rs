@@ -35,14 +35,13 @@ impl Layout {
     ) -> Result<Process> {
         let log = self.directory.join("logs").join(format!("{component}.log"));
         let arguments = std::iter::once(component.to_owned()).chain(flags);
-        // A proxy of the machine is for other places than loopback.
-        Process::spawn(
-            component,
-            program,
-            arguments,
-            [("NO_PROXY", "127.0.0.1")],
-            log,
-        )
+        let environment = [
+            // A proxy of the machine is for other places than loopback.
+            ("NO_PROXY", "127.0.0.1"),
+            // Memory is there, and processors are what tests wait for: collect garbage less often.
+            ("GOGC", "400"),
+        ];
+        Process::spawn(component, program, arguments, environment, log)
     }
 
     pub(super) fn etcd_arguments(&self) -> Vec<String> {
