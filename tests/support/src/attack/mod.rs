@@ -40,7 +40,7 @@ pub struct Attack {
 type Attempt = fn(Arc<Prey>, usize) -> BoxFuture<'static, anyhow::Result<()>>;
 
 /// All of them.
-pub static ATTACKS: [Attack; 17] = [
+pub static ATTACKS: [Attack; 20] = [
     slow(
         "silence instead of TLS",
         "slow_handshake",
@@ -71,6 +71,18 @@ pub static ATTACKS: [Attack; 17] = [
         10,
         weapons::websocket_silence,
     ),
+    slow(
+        "silence instead of AMQP OPEN",
+        "slow_request",
+        20,
+        weapons::amqp_silence,
+    ),
+    slow(
+        "AMQP OPEN byte by byte",
+        "slow_request",
+        20,
+        weapons::amqp_open,
+    ),
     flood(
         "handshakes thrown away",
         "too_many_of_client",
@@ -87,6 +99,7 @@ pub static ATTACKS: [Attack; 17] = [
         "malformed",
         weapons::malformed_websocket,
     ),
+    quick("malformed AMQP", "malformed", weapons::malformed_amqp),
     quick("ids that poison", "malformed", weapons::poison),
     quick(
         "wrong signatures",

@@ -20,6 +20,7 @@ pub struct Prey {
     pub host: String,
     pub https: SocketAddr,
     pub mqtt: SocketAddr,
+    pub amqp: SocketAddr,
     pub trust: Trust,
     pub scope: String,
     /// Of a group with few registrations left: it has leaked.
@@ -36,6 +37,7 @@ impl Prey {
             host: at.host.clone(),
             https: at.https,
             mqtt: at.mqtt,
+            amqp: at.amqp,
             trust: at.trust.clone(),
             scope: tenant.namespace.name().to_owned(),
             leaked: leaked.key.clone(),
@@ -47,8 +49,8 @@ impl Prey {
     /// For a process of the attackers' own.
     pub fn to_json(&self) -> Value {
         json!({
-            "host": self.host, "https": self.https, "mqtt": self.mqtt, "ca": self.trust.pem(),
-            "scope": self.scope, "leaked": self.leaked.to_base64(),
+            "host": self.host, "https": self.https, "mqtt": self.mqtt, "amqp": self.amqp,
+            "ca": self.trust.pem(), "scope": self.scope, "leaked": self.leaked.to_base64(),
             "insider": self.insider.registration_id, "key": self.insider.key.to_base64(),
         })
     }
@@ -59,6 +61,7 @@ impl Prey {
             host: text("host")?.to_owned(),
             https: text("https")?.parse()?,
             mqtt: text("mqtt")?.parse()?,
+            amqp: text("amqp")?.parse()?,
             trust: Trust::new(text("ca")?)?,
             scope: text("scope")?.to_owned(),
             leaked: Key::from_base64(text("leaked")?)?,

@@ -1,5 +1,6 @@
 //! The attempts. Each ends when the gateway ends it, or when it has done its part.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,21 +32,21 @@ pub(super) fn tls_silence(prey: Arc<Prey>, _: usize) -> Attempted {
 }
 
 pub(super) fn http_head(prey: Arc<Prey>, _: usize) -> Attempted {
-    drip(prey, "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    let at = prey.https;
+    drip(prey, at, b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 }
 
 pub(super) fn http_body(prey: Arc<Prey>, _: usize) -> Attempted {
-    drip(
-        prey,
-        "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n",
-    )
+    let at = prey.https;
+    let begin = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n";
+    drip(prey, at, begin)
 }
 
 /// A beginning, and then one byte each second.
-fn drip(prey: Arc<Prey>, begin: &'static str) -> Attempted {
+fn drip(prey: Arc<Prey>, at: SocketAddr, begin: &'static [u8]) -> Attempted {
     async move {
-        let (mut read, mut write) = tokio::io::split(prey.tls(prey.https).await?);
-        write.write_all(begin.as_bytes()).await?;
+        let (mut read, mut write) = tokio::io::split(prey.tls(at).await?);
+        write.write_all(begin).await?;
         write.flush().await?;
         let mut second = interval(Duration::from_secs(1));
         let dripping = async {
@@ -82,6 +83,50 @@ pub(super) fn malformed_websocket(prey: Arc<Prey>, _: usize) -> Attempted {
     async move {
         on_websocket(&prey, &[0xf2, 0x81, 0, 0, 0, 0, 0]).await?;
         on_websocket(&prey, &[0x82, 0x82, 0, 0, 0, 0, 0x30, 0]).await
+    }
+    .boxed()
+}
+
+/// AMQP without SASL, which a device with a certificate begins with.
+const AMQP_HEADER: &[u8] = b"AMQP\0\x01\0\0";
+
+pub(super) fn amqp_silence(prey: Arc<Prey>, _: usize) -> Attempted {
+    async move {
+        let mut tls = prey.tls(prey.amqp).await?;
+        tls.write_all(AMQP_HEADER).await?;
+        tls.flush().await?;
+        until_closed(&mut tls).await
+    }
+    .boxed()
+}
+
+/// The head of a frame of four kilobytes, which never come.
+pub(super) fn amqp_open(prey: Arc<Prey>, _: usize) -> Attempted {
+    let at = prey.amqp;
+    drip(prey, at, b"AMQP\0\x01\0\0\0\0\x10\0\x02\0\0\0")
+}
+
+/// Not AMQP; AMQP 0-9-1; a frame of a gigabyte; one shorter than its head; one whose data begins
+/// behind its end; a list that holds more than its frame; an OPEN within lists within lists; BEGIN
+/// before OPEN.
+const MALFORMED_AMQP: [&[u8]; 8] = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"AMQP\0\0\x09\x01",
+    b"AMQP\0\x01\0\0\x40\0\0\0\x02\0\0\0",
+    b"AMQP\0\x01\0\0\0\0\0\x04\x02\0\0\0",
+    b"AMQP\0\x01\0\0\0\0\0\x08\xff\0\0\0",
+    b"AMQP\0\x01\0\0\0\0\0\x14\x02\0\0\0\0\x53\x10\xd0\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"AMQP\0\x01\0\0\0\0\0\x17\x02\0\0\0\0\x53\x10\xc0\x0a\x01\xc0\x08\x01\xc0\x06\x01\xc0\x04\x01\x45",
+    b"AMQP\0\x01\0\0\0\0\0\x0c\x02\0\0\0\0\x53\x11\x45",
+];
+
+pub(super) fn malformed_amqp(prey: Arc<Prey>, number: usize) -> Attempted {
+    async move {
+        let mut tls = prey.tls(prey.amqp).await?;
+        let malformed = MALFORMED_AMQP[number % MALFORMED_AMQP.len()];
+        tls.write_all(malformed).await?;
+        tls.flush().await?;
+        until_closed(&mut tls).await
     }
     .boxed()
 }
