@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rehome::api::v1alpha1::{DeviceRegistration, RegistrationState};
 use rehome::domain::attestation::DeviceCredential;
-use rehome_testing::{expect_ok, show};
+use rehome_testing::{Dice, expect_ok, show};
 
 use stage::{HOSTS, Stage, Writes};
 
@@ -24,19 +24,6 @@ const LATEST_KILL: u64 = 500;
 /// Longest time for a round to settle.
 const SETTLES: Duration = Duration::from_secs(90);
 
-/// A small generator whose numbers a seed repeats (Knuth's MMIX constants).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_when_processes_are_killed() {
     let seed = std::env::var("SIGKILL_SEED")
@@ -44,7 +31,7 @@ async fn nothing_is_lost_when_processes_are_killed() {
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(7);
     println!("SIGKILL_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut stage = Stage::set(DEVICES).await.unwrap();
     stage.request_all(0, 0).await;
     settle(&stage, 0, 0).await;
