@@ -29,6 +29,7 @@ mod private_network;
 mod process;
 pub mod sdk;
 pub mod tools;
+pub mod vitals;
 mod wait;
 mod warden;
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use prey::{Prey, Tls};
-pub use signs::{Signs, rss};
+pub use signs::Signs;
 
 /// What is in every id and name that an attacker makes up: must be in no log and no metric.
 pub const MARK: &str = "poison";

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use super::MARK;
 use crate::installation::Installation;
+use crate::vitals::rss;
 
 const COUNTER: &str = "rehome_gateway_incidents_total{incident=\"";
 
@@ -45,12 +46,4 @@ impl Signs {
         let mut lines = self.metrics.lines().chain(self.log.lines());
         lines.find(|line| line.contains(MARK))
     }
-}
-
-/// KiB of memory that a process occupies.
-pub fn rss(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.context("no VmRSS")?.parse()?)
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rehome_testing::attack::{ATTACKS, Prey, hold};
 use rehome_testing::keep_files;
+use rehome_testing::vitals::cpu_ticks;
 
 #[derive(Parser)]
 #[command(name = "attack", version)]
@@ -80,7 +81,7 @@ fn run(arguments: Arguments) -> Result<()> {
             let attack = attack.context("no such attack")?;
             let time = Duration::from_secs(seconds);
             runtime.block_on(attack.strike(&prey()?, attackers, time));
-            println!("cpu {}", burner::cpu_ticks(std::process::id())?);
+            println!("cpu {}", cpu_ticks(std::process::id())?);
             Ok(())
         }
         Some(Command::Hold { count }) => {

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
-use rehome_testing::attack::{ATTACKS, Attack, Prey, Signs, rss};
+use rehome_testing::attack::{ATTACKS, Attack, Prey, Signs};
 use rehome_testing::fleet::{Group, Tenant};
 use rehome_testing::installation::Flags;
+use rehome_testing::vitals::{TICKS, rss};
 use rehome_testing::{Cluster, Installation, Process, scratch};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::Size;
-use crate::burner::TICKS;
 use crate::honest;
 use crate::table::{HEAD, Row};
 
