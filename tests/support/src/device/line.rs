@@ -4,14 +4,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::key::encoded;
-use super::{Applicant, Registrar, Trust, dial};
+use super::{Registrar, Trust, dial};
 
 /// Longest time for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,6 +27,8 @@ pub struct Line {
 pub struct Reply {
     /// The HTTP status.
     pub code: u16,
+    /// In seconds, if it says so.
+    pub retry_after: Option<u64>,
     pub body: Vec<u8>,
 }
 
@@ -57,20 +58,20 @@ impl Line {
     }
 
     async fn reply(&mut self) -> Result<Reply> {
-        let (code, start, length) = loop {
+        let (mut reply, start, length) = loop {
             let end = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n");
             if let Some(end) = end {
-                let (code, length) = head(&self.read[..end])?;
-                break (code, end + 4, length);
+                let (reply, length) = head(&self.read[..end])?;
+                break (reply, end + 4, length);
             }
             self.more().await?;
         };
         while self.read.len() < start + length {
             self.more().await?;
         }
-        let body = self.read[start..start + length].to_vec();
+        reply.body = self.read[start..start + length].to_vec();
         self.read.drain(..start + length);
-        Ok(Reply { code, body })
+        Ok(reply)
     }
 
     async fn more(&mut self) -> Result<()> {
@@ -95,44 +96,42 @@ impl Registrar {
     }
 }
 
-impl Applicant {
-    /// The request to register, with a token of an hour.
-    pub fn register_request(&self) -> Result<Vec<u8>> {
-        let body = self.body(None).to_string();
-        self.request("PUT", "register", &body)
-    }
-
-    /// The request how that operation stands.
-    pub fn poll_request(&self, operation: &str) -> Result<Vec<u8>> {
-        self.request("GET", &format!("operations/{operation}"), "")
-    }
-
-    fn request(&self, method: &str, what: &str, body: &str) -> Result<Vec<u8>> {
-        let (scope, id) = (&self.scope, encoded(&self.registration_id));
-        let (version, token, length) = (&self.api_version, self.token()?, body.len());
-        let request = format!(
-            "{method} /{scope}/registrations/{id}/{what}?api-version={version} HTTP/1.1\r\n\
-             Host: gateway\r\nAuthorization: {token}\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
-        );
-        Ok(request.into_bytes())
-    }
-}
-
-/// The status and the length of the body.
-fn head(head: &[u8]) -> Result<(u16, usize)> {
+/// Reads the head of an answer: the body is to come, and its length is given.
+fn head(head: &[u8]) -> Result<(Reply, usize)> {
     let head = std::str::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1));
     let code = status
         .with_context(|| format!("no status in {head:?}"))?
         .parse()?;
-    for line in lines {
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            return Ok((code, value.trim().parse()?));
+    let (mut length, mut retry_after) = (None, None);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            length = Some(value.trim().parse()?);
+        } else if name.eq_ignore_ascii_case("retry-after") {
+            retry_after = Some(value.trim().parse()?);
         }
     }
-    bail!("no length in {head:?}")
+    let reply = Reply {
+        code,
+        retry_after,
+        body: Vec::new(),
+    };
+    Ok((
+        reply,
+        length.with_context(|| format!("no length in {head:?}"))?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_says_how_long_the_body_is_and_when_to_come_again() {
+        let text = b"HTTP/1.1 202 Accepted\r\nContent-Length: 7\r\nRetry-After: 3";
+        let (reply, length) = head(text).unwrap();
+        assert_eq!((reply.code, reply.retry_after, length), (202, Some(3), 7));
+        assert!(head(b"HTTP/1.1 200 OK\r\nRetry-After: 3").is_err());
+    }
 }

@@ -4,6 +4,7 @@
 //! no mistake is on both sides. Knows neither Kubernetes nor the product's processes.
 
 pub mod amqp;
+mod asking;
 mod key;
 mod line;
 mod mqtt;
@@ -26,7 +27,7 @@ use tokio_rustls::client::TlsStream;
 pub use key::Key;
 pub use line::{Line, Reply};
 pub use mqtt::Refused;
-pub use registration::{Applicant, Protocol, Registrar, Told};
+pub use registration::{Applicant, Protocol, Registrar, Told, Unregistered};
 pub use session::Session;
 pub use tpm::{Simulator, Tpm, TpmHeldKey, TpmKind};
 

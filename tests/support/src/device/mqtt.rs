@@ -57,6 +57,8 @@ pub(super) struct Message {
 
 pub(super) struct Mqtt {
     stream: TlsStream<TcpStream>,
+    /// Read, and not yet a packet.
+    read: Vec<u8>,
     messages: VecDeque<Message>,
     last_id: u16,
 }
@@ -70,6 +72,7 @@ impl Mqtt {
         let connecting = async {
             let mut client = Self {
                 stream: dial(login.host, login.address, trust).await?,
+                read: Vec::new(),
                 messages: VecDeque::new(),
                 last_id: 0,
             };
@@ -207,22 +210,36 @@ impl Mqtt {
         Ok(self.stream.flush().await?)
     }
 
-    /// Not safe to drop halfway: only ever dropped together with the connection, or when the
-    /// question was whether the connection ends.
+    /// The next packet. Nothing is lost if this is dropped halfway.
     async fn packet(&mut self) -> Result<Packet> {
-        let first = self.stream.read_u8().await?;
-        let mut length = 0;
-        for shift in [0, 7, 14, 21] {
-            let byte = self.stream.read_u8().await?;
-            length |= usize::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                let mut body = vec![0; length];
-                self.stream.read_exact(&mut body).await?;
-                return Ok((first, body));
+        loop {
+            if let Some((packet, length)) = first_packet(&self.read)? {
+                self.read.drain(..length);
+                return Ok(packet);
             }
+            ensure!(
+                self.stream.read_buf(&mut self.read).await? > 0,
+                "the server ended the connection"
+            );
         }
-        bail!("a packet length of more than four bytes")
     }
+}
+
+/// The packet that these bytes begin with, and how many of them it has, if it is whole.
+fn first_packet(bytes: &[u8]) -> Result<Option<(Packet, usize)>> {
+    let mut length = 0;
+    for (position, shift) in [(1, 0), (2, 7), (3, 14), (4, 21)] {
+        let Some(byte) = bytes.get(position) else {
+            return Ok(None);
+        };
+        length |= usize::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            let begin = position + 1;
+            let body = bytes.get(begin..begin + length);
+            return Ok(body.map(|body| ((bytes[0], body.to_vec()), begin + length)));
+        }
+    }
+    bail!("a packet length of more than four bytes")
 }
 
 async fn patient<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -243,4 +260,24 @@ fn split_text(bytes: &[u8]) -> Result<(String, &[u8])> {
     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
     let (text, rest) = rest.split_at_checked(length).context("half a topic")?;
     Ok((String::from_utf8(text.to_vec())?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_read_once_all_of_it_is_there() {
+        let mut bytes = vec![0x30, 0xc8, 0x01];
+        bytes.extend([7; 200]);
+        bytes.extend([0xd0, 0]);
+        for length in 0..203 {
+            assert_eq!(first_packet(&bytes[..length]).unwrap(), None, "{length}");
+        }
+        let (packet, length) = first_packet(&bytes).unwrap().unwrap();
+        assert_eq!((packet.0, packet.1.len(), length), (0x30, 200, 203));
+        let rest = first_packet(&bytes[length..]).unwrap().unwrap();
+        assert_eq!(rest, ((0xd0, vec![]), 2));
+        assert!(first_packet(&[0x30, 0xff, 0xff, 0xff, 0xff, 1]).is_err());
+    }
 }

@@ -1,4 +1,4 @@
-//! A device at its hub: its twin over MQTT, as device SDKs speak it.
+//! A device at its hub: its twin and its telemetry over MQTT, as device SDKs speak it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +16,7 @@ const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/";
 /// A connection of a device to its hub.
 pub struct Session {
     mqtt: Mqtt,
+    device_id: String,
     requests: u32,
 }
 
@@ -70,7 +71,11 @@ impl Session {
         let mut mqtt = Mqtt::connect(&login, &trust.tls).await?;
         mqtt.subscribe(&format!("{RESPONSES}#")).await?;
         mqtt.subscribe(&format!("{DESIRED}#")).await?;
-        Ok(Self { mqtt, requests: 0 })
+        Ok(Self {
+            mqtt,
+            device_id: device_id.to_owned(),
+            requests: 0,
+        })
     }
 
     /// `desired` and `reported` as the device sees them, with their `$version`.
@@ -85,6 +90,18 @@ impl Session {
         self.ask("PATCH/properties/reported/", 204, patch.as_bytes())
             .await
             .map(drop)
+    }
+
+    /// Sends telemetry; done once the hub has it.
+    pub async fn send(&mut self, message: &Value) -> Result<()> {
+        let topic = format!("devices/{}/messages/events/", self.device_id);
+        let message = message.to_string();
+        self.mqtt.publish(&topic, message.as_bytes()).await
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) -> Result<()> {
+        self.mqtt.disconnect().await
     }
 
     /// The next change of `desired`, with its `$version`.

@@ -91,7 +91,7 @@ pub struct Amqp {
     receiver: Receiver,
     sender: Sender,
     _session: SessionHandle<()>,
-    _connection: ConnectionHandle<()>,
+    connection: ConnectionHandle<()>,
 }
 
 /// What a device asks.
@@ -206,7 +206,7 @@ impl Amqp {
             receiver,
             sender,
             _session: session,
-            _connection: connection,
+            connection,
         })
     }
 
@@ -233,6 +233,13 @@ impl Amqp {
             Ok(Outcome::Rejected(rejected)) => Err(Rejection::read(rejected)?.into()),
             other => bail!("the outcome of a request is {other:?}"),
         }
+    }
+
+    /// Ends the connection, with all that is in it.
+    pub async fn close(mut self) -> Result<()> {
+        let closing = timeout(PATIENCE, self.connection.close()).await;
+        let closed = closing.context("the connection is not closed in time")?;
+        closed.map_err(|error| anyhow!("close: {error:?}"))
     }
 
     /// The next answer.
