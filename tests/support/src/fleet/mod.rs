@@ -1,6 +1,8 @@
 //! A tenant of an installation: a namespace with its hubs, the groups that may enroll there, and the
 //! devices of a group.
 
+mod plant;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +14,8 @@ use crate::cluster::{Cluster, Namespace};
 use crate::device::{Applicant, Key, Protocol, Registrar, Told};
 use crate::installation::{Hub, Installation};
 use crate::wait::until;
+
+pub use plant::Plant;
 
 /// Longest time for the product to take up what a person wrote.
 const TAKEN_UP: Duration = Duration::from_mins(1);
@@ -86,12 +90,7 @@ impl Tenant {
     /// pioneer, is told one of its hubs: gateway and controller know the group then.
     pub async fn enroll(&self, group: &Group, installation: &Installation) -> Result<()> {
         self.namespace.apply(&group.manifests()).await?;
-        let hosts: Vec<_> = installation
-            .hubs
-            .iter()
-            .filter(|hub| group.hubs.contains(&hub.name))
-            .map(Hub::host)
-            .collect();
+        let hosts = hosts(&group.hubs, installation);
         let pioneer = self.device(group, "pioneer");
         until(TAKEN_UP, async || {
             let told = self.register(&installation.registrar, &pioneer).await?;
@@ -140,18 +139,11 @@ impl Group {
                 "primaryKey": self.key.to_base64(), "secondaryKey": self.key.to_base64(),
             },
         });
-        let policy = if self.hubs.len() == 1 {
-            "Static"
-        } else {
-            "Hashed"
-        };
         let mut spec = json!({
             "group": {},
             "attestation": { "symmetricKey": { "secretRef": { "name": self.name } } },
-            "allocation": { "policy": policy, "hubs": self.hubs },
-            "initialTwin": {
-                "tags": { "line": 3 }, "properties": { "desired": { "interval": 60 } },
-            },
+            "allocation": allocation(&self.hubs),
+            "initialTwin": initial_twin(),
         });
         if let Some(policy) = self.policy {
             spec["reprovisionPolicy"] = policy.into();
@@ -162,4 +154,21 @@ impl Group {
         });
         format!("{secret}\n---\n{enrollment}\n")
     }
+}
+
+/// What devices are told that live on hubs of these names.
+fn hosts(names: &[String], installation: &Installation) -> Vec<String> {
+    let hubs = installation.hubs.iter();
+    let hubs = hubs.filter(|hub| names.contains(&hub.name));
+    hubs.map(Hub::host).collect()
+}
+
+/// Of devices that may live on these hubs.
+fn allocation(hubs: &[String]) -> Value {
+    let policy = if hubs.len() == 1 { "Static" } else { "Hashed" };
+    json!({ "policy": policy, "hubs": hubs })
+}
+
+fn initial_twin() -> Value {
+    json!({ "tags": { "line": 3 }, "properties": { "desired": { "interval": 60 } } })
 }
