@@ -15,9 +15,9 @@ use crate::device::{Key, Trust};
 use crate::network::{free_port, loopback};
 use crate::process::Process;
 
-const API_VERSION: &str = "2021-04-12";
+pub(super) const API_VERSION: &str = "2021-04-12";
 /// The policy whose key the controller and the back end use.
-const POLICY: &str = "service";
+pub(super) const POLICY: &str = "service";
 
 /// A hub on which devices can live.
 pub struct Hub {
@@ -25,8 +25,9 @@ pub struct Hub {
     pub name: String,
     pub place: Place,
     pub process: Process,
-    health: SocketAddr,
-    key: Key,
+    /// Where it says how it is, and serves its metrics.
+    pub health: SocketAddr,
+    pub(super) key: Key,
     trust: Trust,
     directory: PathBuf,
     binary: PathBuf,
@@ -176,8 +177,12 @@ impl Hub {
         self.process.wait_for_port(self.place.mqtt(), START).await
     }
 
-    fn endpoint(&self) -> String {
+    pub(super) fn endpoint(&self) -> String {
         format!("https://{}:{}", self.host(), self.place.https().port())
+    }
+
+    pub(super) fn client(&self) -> Result<reqwest::Client> {
+        self.trust.http_client(&self.host(), self.place.https())
     }
 
     async fn read(&self, path: &str) -> Result<Option<Value>> {
@@ -194,10 +199,9 @@ impl Hub {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value)> {
-        let host = self.host();
-        let client = self.trust.http_client(&host, self.place.https())?;
+        let client = self.client()?;
         let url = format!("{}/{path}?api-version={API_VERSION}", self.endpoint());
-        let token = self.key.token(&host, Some(POLICY))?;
+        let token = self.key.token(&self.host(), Some(POLICY))?;
         let deletes = method == Method::DELETE;
         let mut request = client.request(method, &url);
         request = request.header(http::header::AUTHORIZATION, token);

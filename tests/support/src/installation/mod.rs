@@ -6,6 +6,7 @@
 
 mod addresses;
 mod calls;
+mod census;
 mod hub;
 mod more;
 
@@ -19,6 +20,7 @@ use addresses::Addresses;
 pub use addresses::Place;
 pub use calls::Calls;
 pub use hub::{Hub, Twin};
+pub use more::Replica;
 
 use crate::certificates::Authority;
 use crate::chart::Operator;

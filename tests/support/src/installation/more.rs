@@ -1,5 +1,7 @@
 //! More processes of an installation: replicas, and hubs that come later.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 
 use super::{Hub, Installation, Server, registrar};
@@ -9,20 +11,40 @@ use crate::process::Process;
 /// From this one on, addresses belong to what is started later.
 const LATER: u8 = 100;
 
+/// Another replica of the gateway.
+pub struct Replica {
+    pub process: Process,
+    /// Where devices register.
+    pub registrar: Registrar,
+    /// Where it says how it is, and serves its metrics.
+    pub health: SocketAddr,
+}
+
 impl Installation {
-    /// Starts another replica of the gateway, number `number` of them.
+    /// Starts another replica of the gateway, number `number` of them; after its end it can be
+    /// started again in the same place.
+    pub async fn replica(&self, number: u8, flags: &[String]) -> Result<Replica> {
+        let place = self.addresses.place(LATER + number);
+        let name = format!("gateway-{number}");
+        let (process, health) = self
+            .server()
+            .start_gateway(&self.operator, &self.authority, place, &name, flags)
+            .await?;
+        Ok(Replica {
+            process,
+            registrar: registrar(place, &self.authority)?,
+            health,
+        })
+    }
+
+    /// As [`Self::replica`], for those who do not look how it is.
     pub async fn another_gateway(
         &self,
         number: u8,
         flags: &[String],
     ) -> Result<(Process, Registrar)> {
-        let place = self.addresses.place(LATER + number);
-        let name = format!("gateway-{number}");
-        let (started, _) = self
-            .server()
-            .start_gateway(&self.operator, &self.authority, place, &name, flags)
-            .await?;
-        Ok((started, registrar(place, &self.authority)?))
+        let replica = self.replica(number, flags).await?;
+        Ok((replica.process, replica.registrar))
     }
 
     /// Kills the gateway and starts it again in the same place.
