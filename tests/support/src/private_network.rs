@@ -75,9 +75,15 @@ impl PrivateNetwork {
 /// this user is root of what is in there and of nothing else.
 fn flags() -> Result<Vec<&'static str>> {
     let namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child"];
-    let as_root = namespaces.to_vec();
-    let as_user = [&["--user", "--map-root-user"], &namespaces[..]].concat();
-    for flags in [as_root, as_user] {
+    let as_user = ["--user", "--map-root-user"];
+    // Some containers do not let a new /proc be mounted; only those who look at processes need it.
+    let proc = ["--mount-proc"];
+    for flags in [
+        [&namespaces[..], &proc].concat(),
+        [&as_user[..], &namespaces, &proc].concat(),
+        namespaces.to_vec(),
+        [&as_user[..], &namespaces].concat(),
+    ] {
         let tried = Command::new("unshare")
             .args(&flags)
             .arg("true")
