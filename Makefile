@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench attack fuzz crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test conformance bench attack soak fuzz crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -26,6 +26,11 @@ bench: prepare ## Compare registrations, moves and polls with raw loops, in a re
 attack: prepare ## Attack a gateway in every way that we know, in a release build, and judge the cost
 	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin attack
 	@"$${CARGO_TARGET_DIR:-target}/release/attack" $(ARGS)
+
+soak: prepare ## Let 2,000 devices live on all of it for ten minutes, in a release build, and lose none
+	@tests/prepare-conformance
+	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin soak
+	@"$${CARGO_TARGET_DIR:-target}/release/soak" $(ARGS)
 
 fuzz: prepare ## Fuzz each parser under libFuzzer: make fuzz SECONDS_EACH=600 TARGETS="http sas"
 	@tests/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
