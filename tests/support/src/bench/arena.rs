@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::StreamExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use rehome_testing::device::{Registrar, Trust};
-use rehome_testing::fleet::{Group, Tenant};
+use rehome_testing::fleet::{API_VERSION, Group, Plant, Tenant};
 use rehome_testing::installation::Flags;
 use rehome_testing::{
     Authority, Cluster, Installation, Process, free_port, loopback, scratch, until,
 };
 use serde_json::{Value, json};
+
+use crate::talks::Visit;
 
 pub(crate) const WEST: &str = "hub-west";
 pub(crate) const EAST: &str = "hub-east";
@@ -29,6 +32,10 @@ pub(crate) struct Arena {
     pub(crate) tenant: Tenant,
     pub(crate) echo: SocketAddr,
     pub(crate) echo_trust: Trust,
+    /// Devices with certificates.
+    plant: Plant,
+    /// Of the echo.
+    authority: Authority,
     _echo: Process,
 }
 
@@ -42,6 +49,7 @@ impl Arena {
                 "--refused-window-seconds=0",
                 "--max-registers-per-device=1000000",
                 "--max-polls-per-device=1000000",
+                "--max-new-connections-per-client=1000000",
             ]
             .map(str::to_owned)
             .into(),
@@ -51,19 +59,53 @@ impl Arena {
             Installation::start_with(&cluster, rehome, &[WEST, EAST], &flags).await?;
         let tenant = Tenant::start(&cluster, &installation, "bench").await?;
         let authority = Authority::new("Bench CA")?;
+        let echo_trust = Trust::new(&authority.cert_pem())?;
         let (process, echo) = start_echo(&authority).await?;
+        let plant = Plant::new("plant", Some("MigrateData"), &[WEST])?;
+        tenant.enroll_plant(&plant, &installation).await?;
         Ok(Self {
+            plant,
+            authority,
             cluster,
             installation,
             tenant,
             echo,
-            echo_trust: Trust::new(&authority.cert_pem())?,
+            echo_trust,
             _echo: process,
         })
     }
 
     pub(crate) fn registrar(&self) -> &Registrar {
         &self.installation.registrar
+    }
+
+    /// Visits of devices that prove themselves with certificates: to the gateway, where they are
+    /// registered now, and to the echo.
+    pub(crate) async fn certified(&self, count: usize) -> Result<[Arc<Vec<Visit>>; 2]> {
+        let registrar = self.registrar();
+        let scope = self.tenant.namespace.name();
+        let (mut visits, mut echoed) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let id = format!("{}-{number}", self.plant.name);
+            let issued = self.plant.certificate(&id)?;
+            let trust = registrar
+                .trust
+                .presenting(&issued.cert_pem, &issued.key_pem)?;
+            let told = registrar.register_presenting(&trust, scope, &id, API_VERSION);
+            let told = told.await?;
+            ensure!(told.status == "assigned", "{id} was told {told:?}");
+            let request = certified_request(scope, &id);
+            visits.push(Visit {
+                trust,
+                request: request.clone(),
+            });
+            let issued = self.authority.issue(&[&id])?;
+            let trust = self
+                .echo_trust
+                .presenting(&issued.cert_pem, &issued.key_pem)?;
+            echoed.push(Visit { trust, request });
+        }
+        Ok([visits.into(), echoed.into()])
     }
 
     /// Sends the group's devices from the first hub to the second, and waits until gateway and
@@ -78,7 +120,7 @@ impl Arena {
         let pioneer = self.tenant.device(group, "pioneer");
         let moved = until(PATIENCE, async || {
             let told = self.tenant.register(self.registrar(), &pioneer).await?;
-            anyhow::ensure!(told.hub == east, "still at {}", told.hub);
+            ensure!(told.hub == east, "still at {}", told.hub);
             Ok(())
         });
         moved
@@ -132,6 +174,17 @@ impl Finish {
     }
 }
 
+/// As a device with a certificate asks: without a token.
+fn certified_request(scope: &str, id: &str) -> Vec<u8> {
+    let body = json!({ "registrationId": id }).to_string();
+    let length = body.len();
+    let request = format!(
+        "PUT /{scope}/registrations/{id}/register?api-version={API_VERSION} HTTP/1.1\r\n\
+         Host: gateway\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    request.into_bytes()
+}
+
 fn is_settled(object: &DynamicObject, host: &str) -> bool {
     let (status, spec) = (&object.data["status"], &object.data["spec"]);
     status["state"] == "Assigned"
@@ -146,11 +199,13 @@ async fn start_echo(authority: &Authority) -> Result<(Process, SocketAddr)> {
     let issued = authority.issue(&["127.0.0.1"])?;
     std::fs::write(directory.join("tls.crt"), issued.cert_pem)?;
     std::fs::write(directory.join("tls.key"), issued.key_pem)?;
+    std::fs::write(directory.join("ca.crt"), authority.cert_pem())?;
     let arguments = [
         "echo".to_owned(),
         format!("--listen={address}"),
         format!("--cert={}", directory.join("tls.crt").display()),
         format!("--key={}", directory.join("tls.key").display()),
+        format!("--client-ca={}", directory.join("ca.crt").display()),
     ];
     let (program, log) = (std::env::current_exe()?, directory.join("echo.log"));
     let mut process = Process::spawn("echo", program, arguments, [("", ""); 0], log)?;

@@ -12,9 +12,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     cert: PathBuf,
     #[arg(long)]
     key: PathBuf,
+    /// Whose clients may present certificates; none has to
+    #[arg(long)]
+    client_ca: PathBuf,
 }
 
 /// Serves until it is killed.
@@ -33,10 +37,17 @@ pub(crate) async fn serve(options: &Options) -> Result<()> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let chain = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_file(&options.key)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(provider);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&options.client_ca)?)?;
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients.allow_unauthenticated().build()?)
         .with_single_cert(chain, key)?;
+    // As the gateway: every connection pays for its handshake.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(options.listen).await?;
     loop {

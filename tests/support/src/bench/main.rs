@@ -7,6 +7,7 @@ mod figures;
 mod load;
 mod raw;
 mod rounds;
+mod talks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

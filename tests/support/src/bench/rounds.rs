@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rehome_testing::device::{Applicant, Reply};
+use rehome_testing::device::{Applicant, Protocol, Reply, Trust};
 use rehome_testing::fleet::Group;
 
 use crate::Size;
@@ -13,6 +13,7 @@ use crate::arena::{Arena, EAST, WEST};
 use crate::figures::{Figures, LINES};
 use crate::load::Load;
 use crate::raw::Raw;
+use crate::talks::{self, Visit};
 
 /// Measures, and prints the table.
 pub(crate) async fn run(rehome: &Path, size: Size) -> Result<()> {
@@ -22,10 +23,13 @@ pub(crate) async fn run(rehome: &Path, size: Size) -> Result<()> {
     arena.tenant.enroll(&group, &arena.installation).await?;
     let like = arena.registration("warm-up-pioneer").await?;
     let raw = Raw::prepare(&arena.cluster, &arena.tenant, &like).await?;
+    let certified = arena.certified(size.devices).await?;
     let mut figures = Figures::default();
     for number in 1..=size.rounds {
         eprintln!("round {number} of {}", size.rounds);
-        figures.0.push(round(&arena, &raw, size, number).await?);
+        figures
+            .0
+            .push(round(&arena, &raw, &certified, size, number).await?);
     }
     let Size {
         devices,
@@ -39,7 +43,13 @@ pub(crate) async fn run(rehome: &Path, size: Size) -> Result<()> {
     arena.installation.stop().await
 }
 
-async fn round(arena: &Arena, raw: &Raw, size: Size, number: usize) -> Result<[f64; LINES.len()]> {
+async fn round(
+    arena: &Arena,
+    raw: &Raw,
+    certified: &[Arc<Vec<Visit>>; 2],
+    size: Size,
+    number: usize,
+) -> Result<[f64; LINES.len()]> {
     let Size {
         devices,
         connections,
@@ -63,10 +73,57 @@ async fn round(arena: &Arena, raw: &Raw, size: Size, number: usize) -> Result<[f
     let unchanged = load.repeat(&register, is_assigned, time).await?;
     let operations = operations(arena, &register, &fleet).await?;
     let polls = load.repeat(&operations, is_assigned, time).await?;
+    let talkers = &fleet[..connections.min(devices)];
+    let mqtt = talks::converse(registrar, talkers, Protocol::Mqtt, time).await?;
+    let amqp = talks::converse(registrar, talkers, Protocol::Amqp, time).await?;
+    let [handshakes, keys, mutual, certificates] =
+        visits(arena, certified, &register, time).await?;
     let raw_moves = raw.moves(&group.name, devices).await?;
     arena.retarget(&group).await?;
     let moves = settle(arena, &mut load, &group, EAST, &register).await?;
-    Ok([raw_first, first, raw_moves, moves, echoed, unchanged, polls])
+    Ok([
+        raw_first,
+        first,
+        raw_moves,
+        moves,
+        echoed,
+        unchanged,
+        polls,
+        mqtt,
+        amqp,
+        handshakes,
+        keys,
+        mutual,
+        certificates,
+    ])
+}
+
+/// Devices that connect anew each time: with keys to the echo and to the gateway, and with
+/// certificates likewise.
+async fn visits(
+    arena: &Arena,
+    [certified, echoed]: &[Arc<Vec<Visit>>; 2],
+    register: &[Vec<u8>],
+    time: Duration,
+) -> Result<[f64; 4]> {
+    let registrar = arena.registrar();
+    let (gateway, echo) = (
+        (registrar.host.as_str(), registrar.https),
+        ("127.0.0.1", arena.echo),
+    );
+    let by_key = |trust: &Trust| {
+        let visit = |request: &Vec<u8>| Visit {
+            trust: trust.clone(),
+            request: request.clone(),
+        };
+        Arc::new(register.iter().map(visit).collect::<Vec<_>>())
+    };
+    Ok([
+        talks::visit(echo, &by_key(&arena.echo_trust), is_echo, time).await?,
+        talks::visit(gateway, &by_key(&registrar.trust), is_assigned, time).await?,
+        talks::visit(echo, echoed, is_echo, time).await?,
+        talks::visit(gateway, certified, is_assigned, time).await?,
+    ])
 }
 
 /// Has all devices register; how many settle at the hub, per second, until the last one has.

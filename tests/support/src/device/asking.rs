@@ -1,4 +1,5 @@
-//! One registration, from the first request to the end of the operation, over each protocol.
+//! One registration, from the first request to the end of the operation: what a device asks, and
+//! what the answers say, whatever the protocol.
 
 use std::time::Duration;
 
@@ -6,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::amqp::{Amqp, Ask, Links, Rejection};
+use super::Trust;
+use super::amqp::Rejection;
+use super::channel::Channel;
 use super::key::{Key, encoded};
-use super::line::{Line, Reply};
-use super::mqtt::{Login, Mqtt};
+use super::line::Reply;
 use super::registration::{Protocol, Registrar, Told, Unregistered};
-use super::{Trust, dial};
 
 /// How long an SDK waits before it asks again, when it is not told.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -29,7 +30,7 @@ pub(super) struct Asking<'a> {
 }
 
 /// An answer to one request: its status code, its body, and when to ask again.
-struct Answer {
+pub(super) struct Answer {
     code: u16,
     body: Value,
     pause: Duration,
@@ -44,87 +45,20 @@ impl Asking<'_> {
         protocol: Protocol,
     ) -> Result<Told> {
         let work = async {
-            match protocol {
-                // On the heap: the largest would be part of every future that may register.
-                Protocol::Https => Box::pin(self.over_https(at, trust)).await,
-                Protocol::Mqtt => Box::pin(self.over_mqtt(at, trust)).await,
-                Protocol::Amqp => Box::pin(self.over_amqp(at, trust)).await,
+            let mut channel = Channel::open(self, at, trust, protocol).await?;
+            let mut answer = channel.register(self).await?;
+            while let Some(operation) = answer.open_operation()? {
+                sleep(answer.pause).await;
+                answer = channel.poll(self, &operation).await?;
             }
+            channel.close().await?;
+            answer.told()
         };
         timeout(PATIENCE, work)
             .await
             .context("still assigning")
             .flatten()
             .with_context(|| format!("{} over {protocol}", self.registration_id))
-    }
-
-    async fn over_https(&self, at: &Registrar, trust: &Trust) -> Result<Told> {
-        let mut line = Line::connect(&at.host, at.https, trust).await?;
-        let body = self.body().to_string();
-        let reply = line.ask(&self.request("PUT", "register", &body)?).await?;
-        let mut answer = Answer::from_https(&reply)?;
-        while let Some(operation) = answer.open_operation()? {
-            sleep(answer.pause).await;
-            let what = format!("operations/{operation}");
-            let reply = line.ask(&self.request("GET", &what, "")?).await?;
-            answer = Answer::from_https(&reply)?;
-        }
-        answer.told()
-    }
-
-    async fn over_mqtt(&self, at: &Registrar, trust: &Trust) -> Result<Told> {
-        let (scope, registration_id) = (self.scope, self.registration_id);
-        let version = self.api_version;
-        let user = format!(
-            "{scope}/registrations/{registration_id}/api-version={version}&ClientVersion=rehome-testing"
-        );
-        let password = self.token()?;
-        let login = Login {
-            host: &at.host,
-            address: at.mqtt,
-            client_id: registration_id,
-            user: &user,
-            password: password.as_deref(),
-        };
-        let mut mqtt = Mqtt::connect(&login, trust.tls()).await?;
-        mqtt.subscribe("$dps/registrations/res/#").await?;
-        let mut ask = async |request: &str, body: &[u8], number: u32| {
-            let parameters = if request.contains('?') { "&" } else { "?" };
-            let topic = format!("$dps/registrations/{request}{parameters}$rid={number}");
-            mqtt.publish(&topic, body).await?;
-            let message = mqtt.message("$dps/registrations/res/").await?;
-            Answer::from_mqtt(&message.topic, &message.payload, number)
-        };
-        let body = self.body().to_string();
-        let mut answer = ask("PUT/iotdps-register/", body.as_bytes(), 1).await?;
-        let mut number = 1;
-        while let Some(operation) = answer.open_operation()? {
-            sleep(answer.pause).await;
-            number += 1;
-            let request = format!("GET/iotdps-get-operationstatus/?operationId={operation}");
-            answer = ask(&request, b" ", number).await?;
-        }
-        mqtt.disconnect().await?;
-        answer.told()
-    }
-
-    async fn over_amqp(&self, at: &Registrar, trust: &Trust) -> Result<Told> {
-        let stream = dial(&at.host, at.amqp, trust.tls()).await?;
-        let mut links = Links::like_node(self.scope, self.registration_id);
-        self.api_version.clone_into(&mut links.properties[0].1);
-        if let Some(token) = self.token()? {
-            links = links.with_token(token);
-        }
-        let mut amqp = Amqp::open(stream, &links).await?;
-        let mut ask = async |ask: Ask| Answer::from_amqp(amqp.ask(ask).await);
-        let body = self.body().to_string();
-        let mut answer = ask(Ask::register(body.as_bytes())).await?;
-        while let Some(operation) = answer.open_operation()? {
-            sleep(answer.pause).await;
-            answer = ask(Ask::poll(&operation)).await?;
-        }
-        amqp.close().await?;
-        answer.told()
     }
 
     /// One request over HTTPS, as it goes over the wire.
@@ -150,7 +84,7 @@ impl Asking<'_> {
         body
     }
 
-    fn token(&self) -> Result<Option<String>> {
+    pub(super) fn token(&self) -> Result<Option<String>> {
         let resource = format!("{}/registrations/{}", self.scope, self.registration_id);
         let token = self
             .key
@@ -160,7 +94,7 @@ impl Asking<'_> {
 }
 
 impl Answer {
-    fn from_https(reply: &Reply) -> Result<Self> {
+    pub(super) fn from_https(reply: &Reply) -> Result<Self> {
         Ok(Self {
             code: reply.code,
             body: reply.json()?,
@@ -169,7 +103,7 @@ impl Answer {
     }
 
     /// Reads `$dps/registrations/res/{code}/?$rid={number}[&retry-after={seconds}]`.
-    fn from_mqtt(topic: &str, payload: &[u8], number: u32) -> Result<Self> {
+    pub(super) fn from_mqtt(topic: &str, payload: &[u8], number: u32) -> Result<Self> {
         let unreadable = || format!("an answer on the topic {topic}");
         let rest = topic.strip_prefix("$dps/registrations/res/");
         let (code, parameters) = rest
@@ -188,7 +122,7 @@ impl Answer {
     }
 
     /// Over AMQP, an error is a request that is rejected, and its number tells the status.
-    fn from_amqp(answer: Result<super::amqp::Answer>) -> Result<Self> {
+    pub(super) fn from_amqp(answer: Result<super::amqp::Answer>) -> Result<Self> {
         let rejection = match answer {
             Ok(answer) => {
                 let [pause, _] = answer.retry_after;
@@ -223,7 +157,7 @@ impl Answer {
         Ok(is_open.then(|| text(&self.body["operationId"])))
     }
 
-    fn told(&self) -> Result<Told> {
+    pub(super) fn told(&self) -> Result<Told> {
         let state = &self.body["registrationState"];
         if state["status"] != self.body["status"] {
             bail!("the answer contradicts itself: {}", self.body);

@@ -5,6 +5,7 @@
 
 pub mod amqp;
 mod asking;
+mod channel;
 mod key;
 mod line;
 mod mqtt;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub use channel::Conversation;
 pub use key::Key;
 pub use line::{Line, Reply};
 pub use mqtt::Refused;

@@ -145,7 +145,7 @@ impl Applicant {
         self.asking().request("GET", &what, "")
     }
 
-    fn asking(&self) -> Asking<'_> {
+    pub(super) fn asking(&self) -> Asking<'_> {
         Asking {
             scope: &self.scope,
             registration_id: &self.registration_id,

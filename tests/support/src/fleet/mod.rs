@@ -20,7 +20,7 @@ pub use plant::Plant;
 /// Longest time for the product to take up what a person wrote.
 const TAKEN_UP: Duration = Duration::from_mins(1);
 /// api-version that devices speak.
-const API_VERSION: &str = "2021-06-01";
+pub const API_VERSION: &str = "2021-06-01";
 
 /// A namespace in which devices of this installation may live.
 pub struct Tenant {
