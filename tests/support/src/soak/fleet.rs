@@ -16,9 +16,9 @@ use super::ground::{Credential, GROUPS, Ground};
 use super::life::{Account, Life};
 use super::run::Run;
 
-/// Devices of the fast client that appear in a second: some fewer than two processors can register
-/// for the first time.
-const APPEAR: u32 = 40;
+/// Devices of the fast client that appear in a second: well below what two processors can register
+/// for the first time, who run the control plane and the devices too.
+const APPEAR: u32 = 25;
 
 /// The devices while they live.
 pub(crate) struct Fleet {

@@ -155,7 +155,7 @@ async fn soak(
     ];
     let run = Arc::new(Run::new(registrars, Duration::from_secs_f64(size.pause)));
     let fleet = Fleet::start(&ground, programs, &run, size)?;
-    arrive(&run, size).await?;
+    arrive(&ground, &run, size).await?;
     let after = begin.elapsed().as_secs();
     eprintln!("every device has a home after {after} s; the soak begins");
 
@@ -201,7 +201,7 @@ async fn soak(
 }
 
 /// Waits until every device has a home.
-async fn arrive(run: &Run, size: &Size) -> Result<()> {
+async fn arrive(ground: &Ground, run: &Run, size: &Size) -> Result<()> {
     let patience = PATIENCE * 3 + Duration::from_secs(u64::try_from(size.devices)? / 10);
     let all = until(patience, async || {
         let arrived = run.arrived();
@@ -212,9 +212,15 @@ async fn arrive(run: &Run, size: &Size) -> Result<()> {
         );
         Ok(())
     });
-    all.await.map_err(|last| {
+    // Only to see that all processes live.
+    let sampler = Mutex::new(Sampler::start()?);
+    let all = tokio::select! {
+        all = all => all,
+        never = sampling::sample(&sampler, ground) => match never? {},
+    };
+    all.map_err(|last| {
         let last = last.unwrap_or_else(|| anyhow::anyhow!("no answer"));
-        last.context(format!("after {patience:?}; faults:\n{}", run.faults))
+        last.context(format!("waited {patience:?}, and saw\n{}", run.faults))
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rehome_testing::Process;
 use rehome_testing::vitals::{Processors, TICKS, cpu_ticks, cpu_ticks_of_all, rss};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -73,23 +74,27 @@ impl Sampler {
 
     fn look(&mut self, ground: &Ground) -> Result<()> {
         let installation = &ground.installation;
-        let mut pids = vec![
-            ("controller".to_owned(), installation.controller.pid()),
-            ("gateway-1".to_owned(), installation.gateway.pid()),
-        ];
+        self.look_at("controller", &installation.controller)?;
+        self.look_at("gateway-1", &installation.gateway)?;
         for hub in &installation.hubs {
-            pids.push((hub.name.clone(), hub.process.pid()));
+            self.look_at(&hub.name, &hub.process)?;
         }
         // While it is being killed and started there is nothing to see.
         if let Ok(replica) = ground.replica.try_lock() {
-            pids.push(("gateway-2".to_owned(), replica.process.pid()));
+            self.look_at("gateway-2", &replica.process)?;
         }
-        for (name, pid) in pids {
-            let look = || anyhow::Ok((rss(pid)?, cpu_ticks(pid)?));
-            let (kib, ticks) =
-                look().with_context(|| format!("{name} (process {pid}) cannot be seen"))?;
-            self.note(name, pid, kib, ticks);
-        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, name: &str, process: &Process) -> Result<()> {
+        let pid = process.pid();
+        // One that has ended has no memory.
+        let seen = rss(pid).and_then(|kib| Ok((kib, cpu_ticks(pid)?)));
+        let (kib, ticks) = seen.with_context(|| {
+            let log = process.log().display();
+            format!("{name} (process {pid}) has ended, as it seems: see {log}")
+        })?;
+        self.note(name.to_owned(), pid, kib, ticks);
         Ok(())
     }
 
