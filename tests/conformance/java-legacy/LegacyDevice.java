@@ -50,7 +50,12 @@ public final class LegacyDevice {
 
         void told(Property property) {
             Map<String, JsonElement> section = property.getIsReported() ? reported : desired;
-            section.put(property.getKey(), Lines.GSON.toJsonTree(property.getValue()));
+            // The SDK takes every number for a Double.
+            Object value = property.getValue();
+            boolean isWhole = value instanceof Double && (Double) value % 1 == 0;
+            section.put(
+                    property.getKey(),
+                    Lines.GSON.toJsonTree(isWhole ? ((Double) value).longValue() : value));
         }
 
         void succeed() throws Exception {

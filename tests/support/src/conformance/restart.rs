@@ -34,15 +34,16 @@ pub(crate) async fn play<'v>(
             Ok(answers) => answers,
             Err(error) => vec![Err(error.to_string()); open.len()],
         };
-        let mut again = Vec::new();
-        for (variant, answer) in open.into_iter().zip(answers) {
-            if chance < CHANCES && fell_into_the_gap(&answer) {
-                again.push(variant);
-                continue;
-            }
+        let (again, met): (Vec<_>, Vec<_>) = open
+            .into_iter()
+            .zip(answers)
+            .partition(|(_, answer)| chance < CHANCES && fell_into_the_gap(answer));
+        let again: Vec<_> = again.into_iter().map(|(variant, _)| variant).collect();
+        let judged = met.into_iter().map(async |(variant, answer)| {
             let seen = judge(floor, variant, answer).await;
-            cells.push(((variant, Scenario::Restarted), seen));
-        }
+            ((variant, Scenario::Restarted), seen)
+        });
+        cells.extend(join_all(judged).await);
         if again.is_empty() {
             break;
         }
