@@ -302,6 +302,7 @@ impl<R: Registrations> Service<R> {
         self.metrics
             .incidents()
             .note(Incident::TooManyRequests, caller.address);
+        tracing::debug!(registration = %caller.id, protocol = caller.protocol.label(), "asks too often");
         Err(Problem::Throttled)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use kube::api::{ListParams, Patch, PatchParams};
-use rehome_testing::device::{Applicant, Protocol};
+use rehome_testing::device::{Applicant, Protocol, Registrar};
 use rehome_testing::until;
 use serde_json::{Value, json};
 
@@ -46,7 +46,8 @@ impl Floor<'_> {
             })
             .await?;
         self.prove().await?;
-        self.wait_until_known(ENROLLED).await
+        let gateways = [&self.installation.registrar, &self.strict, &self.fragile];
+        self.wait_until_known(ENROLLED, &gateways).await
     }
 
     /// Gives the Enrollments of these lives another hub, and waits until that is known.
@@ -59,7 +60,8 @@ impl Floor<'_> {
             .collect();
         let patches = names.into_iter().map(|name| (name, spec.clone()));
         self.patch(patches.collect()).await?;
-        self.wait_until_known(REALLOCATED).await
+        let gateway = &self.installation.registrar;
+        self.wait_until_known(REALLOCATED, &[gateway]).await
     }
 
     /// Has every authority prove that it holds its key, as `docs/attestation.md` tells people to.
@@ -94,9 +96,9 @@ impl Floor<'_> {
             .await
     }
 
-    /// Waits until the controller has seen every Enrollment as it is, and each gateway too: a
+    /// Waits until the controller has seen every Enrollment as it is, and these gateways too: a
     /// gateway learns of Enrollments in their order, so it knows all when it knows one more.
-    async fn wait_until_known(&self, witness: &str) -> Result<()> {
+    async fn wait_until_known(&self, witness: &str, gateways: &[&Registrar]) -> Result<()> {
         let enrollment = json!({
             "apiVersion": "rehome.dev/v1alpha1", "kind": "Enrollment",
             "metadata": { "name": witness },
@@ -126,7 +128,7 @@ impl Floor<'_> {
             key: self.field.credentials.key(witness)?,
             api_version: "2021-06-01".to_owned(),
         };
-        for registrar in [&self.installation.registrar, &self.strict] {
+        for registrar in gateways {
             let known = until(MINUTE, async || {
                 registrar.register(&applicant, Protocol::Https, None).await
             });

@@ -18,14 +18,18 @@ use serde_json::Value;
 use super::credentials::Credentials;
 use super::expectation::{Expectation, Sdk, Variant};
 use super::life::{HUBS, Life};
+use super::restart::Fragile;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 /// Names that only the private network knows.
 const DOMAIN: &str = "rehome.test";
 /// Devices that come back soon shall be new requests, and settled ones shall not be verified.
 const GATEWAY: [&str; 2] = ["--resend-window-seconds=1", "--refused-window-seconds=0"];
-/// One registration in ten seconds, and two at once.
-const STRICT: [&str; 1] = ["--max-registers-per-device=1"];
+/// One registration in ten seconds, and two at once; and it tells whom it has refused.
+const STRICT: [&str; 2] = [
+    "--max-registers-per-device=1",
+    "--log=info,rehome::gateway::service=debug",
+];
 
 pub(crate) struct Floor<'a> {
     pub(crate) expectation: &'a Expectation,
@@ -33,9 +37,13 @@ pub(crate) struct Floor<'a> {
     pub(crate) tenant: Tenant,
     /// A gateway that lets devices ask next to nothing.
     pub(crate) strict: Registrar,
+    /// The gateway of [`Fragile`].
+    pub(crate) fragile: Registrar,
     pub(crate) authority: PathBuf,
     pub(crate) field: Field,
-    _strict_gateway: Process,
+    /// What devices are told, by the name of the hub.
+    hosts: BTreeMap<String, String>,
+    strict_gateway: Process,
     _cluster: Cluster,
 }
 
@@ -68,21 +76,25 @@ impl<'a> Floor<'a> {
         programs: &Programs,
         rehome: &Path,
         network: &PrivateNetwork,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Fragile)> {
         let cluster = Cluster::shared().await?;
+        let gateway = GATEWAY.map(str::to_owned);
         let flags = Flags {
-            gateway: gateway_flags(),
+            gateway: gateway.to_vec(),
             ..Flags::default()
         };
-        let installation =
+        let mut installation =
             Installation::start_with_names(DOMAIN, &cluster, rehome, &HUBS, &flags).await?;
         let strict = STRICT.map(str::to_owned);
         let (strict_gateway, strict) = installation.another_gateway(1, &strict).await?;
-        for registrar in [&installation.registrar, &strict] {
+        let fragile = installation.replica(2, &gateway).await?;
+        for registrar in [&installation.registrar, &strict, &fragile.registrar] {
             network.name(&registrar.host, registrar.https.ip())?;
         }
+        let mut hosts = BTreeMap::new();
         for hub in &installation.hubs {
             network.name(&hub.host(), hub.place.https().ip())?;
+            hosts.insert(hub.name.clone(), hub.host());
         }
         let directory = scratch("devices")?;
         let authority = directory.join("authority.pem");
@@ -99,18 +111,24 @@ impl<'a> Floor<'a> {
             credentials: Credentials::new(&directory),
             drivers,
         };
+        let fragile = Fragile {
+            hub: installation.hubs.pop().context("the last hub")?,
+            gateway: fragile,
+        };
         let mut floor = Self {
             expectation,
             installation,
             tenant,
             strict,
+            fragile: fragile.gateway.registrar.clone(),
             authority,
             field,
-            _strict_gateway: strict_gateway,
+            hosts,
+            strict_gateway,
             _cluster: cluster,
         };
         floor.enroll().await?;
-        Ok(floor)
+        Ok((floor, fragile))
     }
 
     /// The host that devices register at.
@@ -123,9 +141,23 @@ impl<'a> Floor<'a> {
         found.with_context(|| format!("no hub {name}"))
     }
 
+    /// What devices are told that live on this hub.
+    pub(crate) fn host_of(&self, hub: &str) -> Result<&str> {
+        let found = self.hosts.get(hub).map(String::as_str);
+        found.with_context(|| format!("no hub {hub}"))
+    }
+
     pub(crate) fn sdk(&self, variant: Variant<'_>) -> Result<&'a Sdk> {
         let found = self.expectation.sdk(variant.sdk);
         found.with_context(|| format!("no SDK {}", variant.sdk))
+    }
+
+    /// How often the strict gateway has refused this device because it asks too often.
+    pub(crate) fn refusals(&self, registration_id: &str) -> Result<usize> {
+        let of_device = format!("registration={registration_id} ");
+        let log = self.strict_gateway.output()?;
+        let refused = log.lines().filter(|line| line.contains("asks too often"));
+        Ok(refused.filter(|line| line.contains(&of_device)).count())
     }
 
     /// As [`Field::device`].
@@ -138,11 +170,6 @@ impl<'a> Floor<'a> {
         let records = self.tenant.objects("DeviceRegistration");
         Ok(records.get(registration_id).await?)
     }
-}
-
-/// What the gateway is started with, and started again with.
-pub(crate) fn gateway_flags() -> Vec<String> {
-    GATEWAY.map(str::to_owned).into()
 }
 
 /// Members of a record that the scenarios look at.

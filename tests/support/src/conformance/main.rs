@@ -14,6 +14,7 @@ mod restart;
 mod scenarios;
 mod services;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -31,11 +32,18 @@ use expectation::{Expectation, Scenario, Variant};
 use floor::Floor;
 use life::{HUBS, Life};
 use outcome::{Cells, Seen};
+use restart::Fragile;
 use services::Services;
 
-/// Devices that are at work at the same time: enough to hide the pauses between polls, and few
-/// enough for two processors to serve within the SDKs' own limits.
-const AT_ONCE: usize = 24;
+/// Devices of an SDK that are at work at the same time: enough to hide the pauses between polls, and
+/// few enough for two processors to serve within the SDKs' own limits.
+fn at_once(sdk: &str) -> usize {
+    match sdk {
+        // It sleeps for ten seconds before each poll.
+        "java-legacy" => 40,
+        _ => 12,
+    }
+}
 
 /// Run unmodified official SDKs against Rehome and compare with what is expected
 #[derive(Parser)]
@@ -90,9 +98,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let begin = Instant::now();
         let play = async {
-            let mut floor = Floor::start(&expectation, &programs, &rehome, &network).await?;
+            let (floor, fragile) = Floor::start(&expectation, &programs, &rehome, &network).await?;
             eprintln!("everything is up after {} s", begin.elapsed().as_secs());
-            play(&expectation, &programs, &mut floor).await
+            play(&programs, &floor, fragile).await
         };
         let run = tokio::select! {
             run = play => run?,
@@ -105,11 +113,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Every scenario for every kind of device.
-async fn play<'a>(
-    expectation: &'a Expectation,
-    programs: &Programs,
-    floor: &mut Floor<'a>,
-) -> Result<Run<'a>> {
+async fn play<'a>(programs: &Programs, floor: &Floor<'a>, fragile: Fragile) -> Result<Run<'a>> {
+    let (cells, broken) = tokio::join!(in_parts(floor), restarts(floor, fragile));
+    let mut cells = cells?;
+    cells.extend(broken);
+    let mut services = Services::new();
+    for service in &floor.expectation.services {
+        let served = services::play(floor, programs, service).await?;
+        services.insert(service.name.clone(), served);
+    }
+    Ok(Run { cells, services })
+}
+
+/// The scenarios that may need an Enrollment to change.
+async fn in_parts<'a>(floor: &Floor<'a>) -> Result<Cells<'a>> {
     let mut cells = Cells::new();
     let begin = Instant::now();
     for (number, part) in [Part::Before, Part::After].into_iter().enumerate() {
@@ -120,24 +137,24 @@ async fn play<'a>(
         for (cell, seen) in everybody(floor, part).await {
             cells.entry(cell).or_insert(seen);
         }
-        eprintln!(
-            "part {} ended after {} s",
-            number + 1,
-            begin.elapsed().as_secs()
-        );
+        let seconds = begin.elapsed().as_secs();
+        eprintln!("part {} ended after {seconds} s", number + 1);
     }
-    for sdk in &expectation.sdks {
-        for (cell, seen) in restart::play(floor, sdk).await {
+    Ok(cells)
+}
+
+/// The scenario in which the gateway restarts, one SDK after the other.
+async fn restarts<'a>(floor: &Floor<'a>, mut fragile: Fragile) -> Cells<'a> {
+    let mut cells = Cells::new();
+    let begin = Instant::now();
+    for sdk in &floor.expectation.sdks {
+        for (cell, seen) in restart::play(floor, &mut fragile, sdk).await {
             cells.insert(cell, seen.map_err(|error| format!("{error:#}")));
         }
+        let seconds = begin.elapsed().as_secs();
+        eprintln!("restarts for {} ended after {seconds} s", sdk.name);
     }
-    eprintln!("restarts ended after {} s", begin.elapsed().as_secs());
-    let mut services = Services::new();
-    for service in &expectation.services {
-        let served = services::play(floor, programs, service).await?;
-        services.insert(service.name.clone(), served);
-    }
-    Ok(Run { cells, services })
+    cells
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -150,14 +167,18 @@ type Cell<'a> = ((Variant<'a>, Scenario), Result<Seen, String>);
 
 /// One part of every life of every kind of device.
 async fn everybody<'a>(floor: &Floor<'a>, part: Part) -> Vec<Cell<'a>> {
-    let (turns, cells) = (Semaphore::new(AT_ONCE), Mutex::new(Vec::new()));
+    let sdks = floor.expectation.sdks.iter();
+    let turns: BTreeMap<_, _> = sdks
+        .map(|sdk| (&*sdk.name, Semaphore::new(at_once(&sdk.name))))
+        .collect();
+    let cells = Mutex::new(Vec::new());
     let lives = floor
         .expectation
         .variants()
         .flat_map(|variant| Life::ALL.map(|life| (variant, life)));
     join_all(lives.map(async |(variant, life)| {
         // The semaphore is never closed.
-        let _turn = turns.acquire().await;
+        let _turn = turns[variant.sdk].acquire().await;
         let seen = match part {
             Part::Before => scenarios::before(floor, variant, life).await,
             Part::After => scenarios::after(floor, variant, life)

@@ -7,30 +7,37 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::future::join_all;
 use kube::api::{DeleteParams, DynamicObject};
+use rehome_testing::installation::{Hub, Replica};
 use rehome_testing::sdk::Answer;
-use rehome_testing::{Installation, Signal, until};
+use rehome_testing::{Signal, until};
 
 use super::expectation::{Scenario, Sdk, Variant};
-use super::floor::{Floor, MINUTE, gateway_flags};
+use super::floor::{Floor, MINUTE};
 use super::life::{HUBS, Life};
 use super::outcome::Seen;
 use super::scenarios::ends;
 
 /// The hub that is stopped.
 const SLOW: &str = HUBS[2];
-const SLOW_NUMBER: usize = 2;
 /// A device that asked while nobody listened has not met the scenario: it gets another chance.
 const CHANCES: usize = 4;
 
+/// What is killed or stopped. No other scenario uses it, so that the others go on meanwhile.
+pub(crate) struct Fragile {
+    pub(crate) gateway: Replica,
+    pub(crate) hub: Hub,
+}
+
 /// Every device of one SDK.
 pub(crate) async fn play<'v>(
-    floor: &mut Floor<'_>,
+    floor: &Floor<'_>,
+    fragile: &mut Fragile,
     sdk: &'v Sdk,
 ) -> Vec<((Variant<'v>, Scenario), Result<Seen>)> {
     let mut open: Vec<_> = sdk.variants().collect();
     let mut cells = Vec::new();
     for chance in 1..=CHANCES {
-        let answers = match round(floor, &open).await {
+        let answers = match fragile.round(floor, &open).await {
             Ok(answers) => answers,
             Err(error) => vec![Err(error.to_string()); open.len()],
         };
@@ -57,62 +64,58 @@ pub(crate) async fn play<'v>(
     cells
 }
 
-/// Whether the device asked while the gateway was away.
-fn fell_into_the_gap(answer: &Answer) -> bool {
-    let refused = ["ECONNREFUSED", "Connection refused"];
-    let Err(said) = answer else { return false };
-    refused.iter().any(|text| said.contains(text))
-}
-
-async fn round(floor: &mut Floor<'_>, variants: &[Variant<'_>]) -> Result<Vec<Answer>> {
-    ready(floor).await?;
-    let host = floor.host().to_owned();
-    let Floor {
-        installation,
-        field,
-        ..
-    } = floor;
-    let mut devices = Vec::new();
-    for &variant in variants {
-        devices.push(field.device(variant, Life::Restarted)?);
+impl Fragile {
+    async fn round(&mut self, floor: &Floor<'_>, variants: &[Variant<'_>]) -> Result<Vec<Answer>> {
+        ready(floor).await?;
+        let host = self.gateway.registrar.host.clone();
+        let mut devices = Vec::new();
+        for &variant in variants {
+            devices.push(floor.device(variant, Life::Restarted)?);
+        }
+        self.hub.process.signal(Signal::STOP)?;
+        let registering = join_all(devices.iter().map(|device| device.register(&host)));
+        let restarting = self.restart(floor, variants.len());
+        let (answers, restarted) = tokio::join!(registering, restarting);
+        // Whatever went wrong, the hub goes on.
+        self.hub.process.signal(Signal::CONT)?;
+        restarted?;
+        answers.into_iter().collect()
     }
-    installation.hubs[SLOW_NUMBER]
-        .process
-        .signal(Signal::STOP)?;
-    let registering = join_all(devices.iter().map(|device| device.register(&host)));
-    let restarting = restart(installation, variants.len());
-    let (answers, restarted) = tokio::join!(registering, restarting);
-    // Whatever went wrong, the hub goes on.
-    installation.hubs[SLOW_NUMBER]
-        .process
-        .signal(Signal::CONT)?;
-    restarted?;
-    answers.into_iter().collect()
+
+    /// Waits until every device has polled, and restarts the gateway before the next poll.
+    async fn restart(&mut self, floor: &Floor<'_>, devices: usize) -> Result<()> {
+        let polls = ["operation=\"poll\""];
+        let before = self.gateway.answers(&polls).await?;
+        let expected = before + u64::try_from(devices)?;
+        let polled = until(MINUTE, async || {
+            let seen = self.gateway.answers(&polls).await?;
+            ensure!(seen >= expected, "{} polls", seen - before);
+            anyhow::Ok(())
+        });
+        let outcome = match polled.await {
+            Ok(()) => self.gateway.restart(&floor.installation).await,
+            Err(last) => Err(last.unwrap_or_else(|| anyhow!("no answer"))).context("no polls"),
+        };
+        self.hub.process.signal(Signal::CONT)?;
+        outcome
+    }
 }
 
-/// Waits until every device has polled, and restarts the gateway before the next poll.
-async fn restart(installation: &mut Installation, devices: usize) -> Result<()> {
-    let polls = ["operation=\"poll\""];
-    let before = installation.gateway_answers(&polls).await?;
-    let expected = before + u64::try_from(devices)?;
-    let polled = until(MINUTE, async || {
-        let seen = installation.gateway_answers(&polls).await?;
-        ensure!(seen >= expected, "{} polls", seen - before);
-        anyhow::Ok(())
-    });
-    let outcome = match polled.await {
-        Ok(()) => installation.restart_gateway(&gateway_flags()).await,
-        Err(last) => Err(last.unwrap_or_else(|| anyhow!("no answer"))).context("no polls"),
-    };
-    installation.hubs[SLOW_NUMBER]
-        .process
-        .signal(Signal::CONT)?;
-    outcome
+/// Whether the device asked while the gateway was away, or was about to be answered when it went.
+fn fell_into_the_gap(answer: &Answer) -> bool {
+    let signs = [
+        "ECONNREFUSED",
+        "Connection refused",
+        "NotConnectedError",
+        "socket hang up",
+    ];
+    let Err(said) = answer else { return false };
+    signs.iter().any(|text| said.contains(text))
 }
 
 async fn judge(floor: &Floor<'_>, variant: Variant<'_>, answer: Answer) -> Result<Seen> {
     let device = floor.device(variant, Life::Restarted)?;
-    ends(floor, &device, floor.host(), answer, SLOW).await
+    ends(floor, &device, &floor.fragile.host, answer, SLOW).await
 }
 
 /// Waits until devices may be sent to the hub.

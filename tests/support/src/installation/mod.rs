@@ -9,6 +9,7 @@ mod calls;
 mod census;
 mod hub;
 mod more;
+mod replica;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use addresses::Addresses;
 pub use addresses::Place;
 pub use calls::Calls;
 pub use hub::{Hub, Twin};
-pub use more::Replica;
+pub use replica::Replica;
 
 use crate::certificates::Authority;
 use crate::chart::Operator;

@@ -86,8 +86,7 @@ pub(crate) async fn outages(ground: &Ground, run: &Run, time: Duration) -> Resul
         let mut replica = ground.replica.lock().await;
         incidents.add(&Incidents::read(replica.health).await?);
         run.gateways[1].leaves();
-        replica.process.kill()?;
-        *replica = ground.installation.replica(1, &[]).await?;
+        replica.restart(&ground.installation).await?;
         let ready = format!("http://{}/readyz", replica.health);
         until(PATIENCE, async || {
             let status = reqwest::get(&ready).await?.status();
