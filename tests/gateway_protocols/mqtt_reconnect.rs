@@ -94,6 +94,20 @@ async fn a_new_request_with_a_used_id_is_a_new_request() {
     assert_eq!(stage.memory.count(), 1);
 }
 
+// The Java SDK keeps its session, goes as soon as it has read the answer, and takes whatever it is
+// sent first on the next connection for the answer to what it asks there.
+#[tokio::test(start_paused = true)]
+async fn who_says_goodbye_waits_for_nothing() {
+    let (stage, mut device) = waiting(&Manner::keeping(ID)).await;
+    device.answer().await;
+    device.send(&[0xe0, 0]).await;
+    // Nothing more is read once the gateway has taken notice.
+    assert_eq!(device.next().await, Said::Closed);
+    let mut back = Mqtt::connect(stage.mqtt(), &Manner::keeping(ID)).await;
+    back.send(&[0xc0, 0]).await;
+    assert_eq!(back.next().await, Said::Pingresp);
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_a_clean_session_nothing_outlives_the_connection() {
     let (stage, device) = waiting(&Manner::of(ID)).await;

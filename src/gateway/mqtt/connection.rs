@@ -84,13 +84,15 @@ impl<R: Registrations> MqttFront<R> {
             number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
         };
         device.come_back();
-        match device.converse(&mut events, &mut stop).await {
+        let end = device.converse(&mut events, &mut stop).await;
+        if let Some(mailbox) = &device.mailbox {
+            let waits = !matches!(end, Ok(Some(End::Disconnected)));
+            mailbox.detach(device.number, waits);
+        }
+        match end {
             Ok(Some(end)) => self.note(&end, &address),
             Ok(None) => {}
             Err(Violation(what)) => tracing::debug!(%address, what, "MQTT connection closed"),
-        }
-        if let Some(mailbox) = &device.mailbox {
-            mailbox.detach(device.number);
         }
         device.handle.close();
     }

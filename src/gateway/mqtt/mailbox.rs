@@ -2,8 +2,9 @@
 //!
 //! A client that connects without a clean session, loses its connection and comes back neither
 //! subscribes again nor repeats an acknowledged request: it waits. So what it asked and was not seen
-//! to receive is kept a while and sent again. In memory, at this replica only: on another one the
-//! device asks again after its own timeout, which is what it does today.
+//! to receive is kept a while and sent again, unless it said goodbye (DISCONNECT). In memory, at this
+//! replica only: on another one the device asks again after its own timeout, which is what it does
+//! today.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -143,8 +144,9 @@ impl Mailbox {
         inner.send(|_| true);
     }
 
-    /// The device is no longer at this connection.
-    pub(super) fn detach(&self, connection: u64) {
+    /// The device is no longer at this connection. If it said goodbye, it waits for nothing: what it
+    /// did not acknowledge by then would only be taken for the answer to what it asks next.
+    pub(super) fn detach(&self, connection: u64, waits: bool) {
         let mut inner = self.inner();
         if inner
             .connection
@@ -152,6 +154,9 @@ impl Mailbox {
             .is_some_and(|(current, _)| *current == connection)
         {
             inner.connection = None;
+            if !waits {
+                inner.letters.clear();
+            }
         }
     }
 
