@@ -2,8 +2,8 @@
 // argument the provisioning SDK of 2018.
 //
 // Every line of standard input is one command, a JSON object with an `id`. Commands run side by
-// side; the answer to each is a line that begins with "= " and carries the `id`. The runner's
-// `Command` says what commands there are.
+// side; the answer to each is a line that begins with "= " and carries the `id`. The harness's
+// `sdk::Device` says what commands there are.
 'use strict';
 
 const crypto = require('crypto');
@@ -117,6 +117,15 @@ async function report(command) {
   return {};
 }
 
+// From now on answers calls of a method with what the caller has sent.
+async function answer(command) {
+  const { client } = sessions.get(command.session);
+  client.onDeviceMethod(command.method, (request, response) => {
+    response.send(200, { echo: request.payload }, () => {});
+  });
+  return {};
+}
+
 // Waits until the hub has ended the connection.
 async function lost(command) {
   const { client, ended } = sessions.get(command.session);
@@ -145,7 +154,7 @@ function described(error) {
   return `${error.name}: ${error.message}${body}`;
 }
 
-const commands = { register, connect, twin, report, lost, close };
+const commands = { register, connect, twin, report, answer, lost, close };
 
 async function obey(command) {
   let answer;

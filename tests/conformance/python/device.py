@@ -1,15 +1,20 @@
 """Devices that run the official azure-iot-device SDK, unmodified.
 
 Every line of standard input is one command, a JSON object with an `id`. Commands run side by side;
-the answer to each is a line that begins with "= " and carries the `id`. The runner's `Command` says
-what commands there are.
+the answer to each is a line that begins with "= " and carries the `id`. The harness's
+`sdk::Device` says what commands there are.
 """
 
 import json
 import sys
 import threading
 
-from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient, X509
+from azure.iot.device import (
+    IoTHubDeviceClient,
+    MethodResponse,
+    ProvisioningDeviceClient,
+    X509,
+)
 
 SECONDS = 60
 sessions = {}
@@ -81,6 +86,20 @@ def report(command):
     return {}
 
 
+def answer(command):
+    """From now on answers calls of a method with what the caller has sent."""
+    client, _ = sessions[command["session"]]
+
+    def called(request):
+        is_known = request.name == command["method"]
+        code, payload = (200, {"echo": request.payload}) if is_known else (404, None)
+        response = MethodResponse.create_from_method_request(request, code, payload)
+        client.send_method_response(response)
+
+    client.on_method_request_received = called
+    return {}
+
+
 def lost(command):
     """Waits until the hub has ended the connection."""
     client, ended = sessions.pop(command["session"])
@@ -100,6 +119,7 @@ COMMANDS = {
     "connect": connect,
     "twin": twin,
     "report": report,
+    "answer": answer,
     "lost": lost,
     "close": close,
 }

@@ -34,6 +34,11 @@ impl Floor<'_> {
                 }
             }
         }
+        for service in &self.expectation.services {
+            let id = service.answering();
+            credentials.add_key(&id)?;
+            manifests.push(individual(&id, HUBS[1]).to_string());
+        }
         for witness in [ENROLLED, REALLOCATED] {
             credentials.add_key(witness)?;
         }
@@ -99,15 +104,7 @@ impl Floor<'_> {
     /// Waits until the controller has seen every Enrollment as it is, and these gateways too: a
     /// gateway learns of Enrollments in their order, so it knows all when it knows one more.
     async fn wait_until_known(&self, witness: &str, gateways: &[&Registrar]) -> Result<()> {
-        let enrollment = json!({
-            "apiVersion": "rehome.dev/v1alpha1", "kind": "Enrollment",
-            "metadata": { "name": witness },
-            "spec": {
-                "individual": { "registrationId": witness },
-                "attestation": of_key(witness),
-                "allocation": { "policy": "Static", "hubs": [HUBS[0]] },
-            },
-        });
+        let enrollment = individual(witness, HUBS[0]);
         self.tenant.namespace.apply(&enrollment.to_string()).await?;
         let enrollments = self.tenant.objects("Enrollment");
         let seen = until(TAKEN_UP, async || {
@@ -136,6 +133,19 @@ impl Floor<'_> {
         }
         Ok(())
     }
+}
+
+/// An Enrollment of one device with a key, which has its id for its name.
+fn individual(id: &str, hub: &str) -> Value {
+    json!({
+        "apiVersion": "rehome.dev/v1alpha1", "kind": "Enrollment",
+        "metadata": { "name": id },
+        "spec": {
+            "individual": { "registrationId": id },
+            "attestation": of_key(id),
+            "allocation": { "policy": "Static", "hubs": [hub] },
+        },
+    })
 }
 
 fn or_silence(last: Option<anyhow::Error>) -> anyhow::Error {

@@ -1,6 +1,6 @@
 //! What SDKs are expected to do: `tests/conformance/expected.yaml`, read and checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
@@ -62,6 +62,7 @@ pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) operations: Vec<String>,
+    pub(crate) unsupported: Vec<Unsupported>,
 }
 
 /// How a device proves who it is.
@@ -143,6 +144,13 @@ impl Expectation {
         self.sdks.iter().flat_map(Sdk::variants)
     }
 
+    /// The programs that devices run in: of back ends too, which have a device each.
+    pub(crate) fn programs(&self) -> BTreeSet<&str> {
+        let sdks = self.sdks.iter().map(|sdk| &*sdk.name);
+        let services = self.services.iter().map(|service| &*service.name);
+        sdks.chain(services).collect()
+    }
+
     pub(crate) fn sdk(&self, name: &str) -> Option<&Sdk> {
         self.sdks.iter().find(|sdk| sdk.name == name)
     }
@@ -189,6 +197,13 @@ impl Sdk {
             }
         }
         Ok(())
+    }
+}
+
+impl Service {
+    /// The registration id of a device of the same language, which answers methods.
+    pub(crate) fn answering(&self) -> String {
+        format!("answers-{}", self.name)
     }
 }
 

@@ -11,12 +11,12 @@ use kube::api::DynamicObject;
 use rehome_testing::device::Registrar;
 use rehome_testing::fleet::Tenant;
 use rehome_testing::installation::{Flags, Hub};
-use rehome_testing::sdk::{Device, Driver, Programs};
+use rehome_testing::sdk::{Credential, Device, Driver, Programs, Transport};
 use rehome_testing::{Cluster, Installation, PrivateNetwork, Process, scratch};
 use serde_json::Value;
 
 use super::credentials::Credentials;
-use super::expectation::{Expectation, Sdk, Variant};
+use super::expectation::{Expectation, Sdk, Service, Variant};
 use super::life::{HUBS, Life};
 use super::restart::Fragile;
 
@@ -57,15 +57,30 @@ pub(crate) struct Field {
 impl Field {
     /// The device of this kind that leads this life.
     pub(crate) fn device(&self, variant: Variant<'_>, life: Life) -> Result<Device> {
-        let driver = self.drivers.get(variant.sdk).context("no such driver")?;
         let registration_id = life.registration_id(variant);
         Ok(Device {
-            driver: driver.clone(),
+            driver: self.driver(variant.sdk)?,
             transport: variant.transport,
             credential: self.credentials.of(&registration_id)?,
             registration_id,
             id_scope: self.id_scope.clone(),
         })
+    }
+
+    /// The device that answers methods.
+    pub(crate) fn answering(&self, service: &Service) -> Result<Device> {
+        let registration_id = service.answering();
+        Ok(Device {
+            driver: self.driver(&service.name)?,
+            transport: Transport::Mqtt,
+            credential: Credential::Key(self.credentials.key(&registration_id)?),
+            registration_id,
+            id_scope: self.id_scope.clone(),
+        })
+    }
+
+    fn driver(&self, name: &str) -> Result<Arc<Driver>> {
+        self.drivers.get(name).cloned().context("no such driver")
     }
 }
 
@@ -100,10 +115,10 @@ impl<'a> Floor<'a> {
         let authority = directory.join("authority.pem");
         std::fs::write(&authority, installation.registrar.trust.pem())?;
         let mut drivers = BTreeMap::new();
-        for sdk in &expectation.sdks {
-            let program = programs.devices(&sdk.name, &authority)?;
-            let driver = Driver::start(&sdk.name, program, &directory)?;
-            drivers.insert(sdk.name.clone(), Arc::new(driver));
+        for name in expectation.programs() {
+            let program = programs.devices(name, &authority)?;
+            let driver = Driver::start(name, program, &directory)?;
+            drivers.insert(name.to_owned(), Arc::new(driver));
         }
         let tenant = Tenant::start(&cluster, &installation, "field").await?;
         let field = Field {

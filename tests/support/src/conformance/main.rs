@@ -114,14 +114,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Every scenario for every kind of device.
 async fn play<'a>(programs: &Programs, floor: &Floor<'a>, fragile: Fragile) -> Result<Run<'a>> {
-    let (cells, broken) = tokio::join!(in_parts(floor), restarts(floor, fragile));
+    let (cells, broken, services) = tokio::join!(
+        in_parts(floor),
+        restarts(floor, fragile),
+        services::play(floor, programs)
+    );
     let mut cells = cells?;
     cells.extend(broken);
-    let mut services = Services::new();
-    for service in &floor.expectation.services {
-        let served = services::play(floor, programs, service).await?;
-        services.insert(service.name.clone(), served);
-    }
     Ok(Run { cells, services })
 }
 

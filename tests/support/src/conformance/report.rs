@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::expectation::{Expectation, Rule, Scenario, Sdk, Variant};
+use super::expectation::{Expectation, Rule, Scenario, Sdk, Unsupported, Variant};
 use super::outcome::Cells;
 use super::services::Services;
 
@@ -54,7 +54,18 @@ pub(crate) fn page(expectation: &Expectation, cells: &Cells<'_>, services: &Serv
             &format!("| {title} | {} |", done.unwrap_or_default()),
         );
     }
+    for service in &expectation.services {
+        for unsupported in &service.unsupported {
+            let name = &service.title;
+            not_there(&mut page, &format!("Not in {name}"), unsupported);
+        }
+    }
     page
+}
+
+fn not_there(page: &mut String, place: &str, unsupported: &Unsupported) {
+    let Unsupported { what, because } = unsupported;
+    line(page, &format!("\n{place}: {what} ({because})."));
 }
 
 fn section(page: &mut String, sdk: &Sdk, cells: &Cells<'_>) {
@@ -87,13 +98,7 @@ fn section(page: &mut String, sdk: &Sdk, cells: &Cells<'_>) {
         line(page, &format!("{}. {}", number + 1, parts.join("; ")));
     }
     for unsupported in &sdk.unsupported {
-        line(
-            page,
-            &format!(
-                "\nNot in the SDK: {} ({}).",
-                unsupported.what, unsupported.because
-            ),
-        );
+        not_there(page, "Not in the SDK", unsupported);
     }
 }
 

@@ -89,6 +89,14 @@ impl Device {
         self.driver.must(command).await
     }
 
+    /// From now on answers calls of this method with 200 and what the caller has sent, as `echo`.
+    /// For the programs of Python and Node.
+    pub async fn answer(&self, hub: &str, method: &str) -> Result<()> {
+        let session = self.session(hub);
+        let command = json!({ "do": "answer", "session": session, "method": method });
+        self.driver.must(command).await.map(drop)
+    }
+
     /// Waits until the hub has ended the session, which is over then.
     pub async fn lost(&self, hub: &str) -> Result<bool> {
         let command = json!({ "do": "lost", "session": self.session(hub) });
