@@ -9,7 +9,8 @@
 //! TRANSFER request ─▶ accepted, TRANSFER answer │ rejected: condition, JSON
 //! ```
 //!
-//! The Java SDK loses what a rejection says, so it is sent an answer with the error in its body.
+//! The Java SDK loses what a rejection says, so it is sent an answer with the error in its body, and
+//! what comes before it has begun to wait, so that answer is not sent at once.
 
 mod address;
 mod connection;
@@ -29,6 +30,8 @@ pub struct AmqpLimits {
     pub wire: Limits,
     /// A connection that asks nothing for so long is closed.
     pub idle: Duration,
+    /// Pause before an answer to a Java SDK, as [`super::mqtt::MqttLimits::pause`].
+    pub pause: Duration,
 }
 
 impl Default for AmqpLimits {
@@ -36,6 +39,7 @@ impl Default for AmqpLimits {
         Self {
             wire: Limits::default(),
             idle: Duration::from_mins(2),
+            pause: Duration::from_millis(20),
         }
     }
 }

@@ -1,15 +1,17 @@
 //! The API over AMQP.
 
+use std::time::Duration;
+
 use rehome::api::v1alpha1::RegistrationState;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::amqp_device::types::messaging::{AmqpValue, Body, MessageId};
 use crate::amqp_device::types::primitives::{Uuid, Value};
 use crate::amqp_device::{Amqp, Ask, Links, data, links};
 use crate::device::{PATIENCE, dial};
-use crate::stage::{SCOPE, Stage, device_key, eventually, signed};
+use crate::stage::{Mood, SCOPE, Stage, device_key, eventually, signed};
 use crate::tunnel::tunnel;
 
 const ID: &str = "device-001";
@@ -120,6 +122,19 @@ async fn r04_every_body_of_the_sdks_registers() {
             ..Ask::register(b"")
         };
         assert_eq!(device.ask(ask).await.body["status"], "assigning");
+    }
+}
+
+#[tokio::test]
+async fn r25_a_java_sdk_is_not_answered_before_it_can_wait() {
+    let stage = Stage::new();
+    stage.memory.set(Mood::Assigns);
+    for links in [ID, "a-stranger"].map(|id| links(id).like_java()) {
+        let mut device = connect(&stage, &links).await;
+        let asked = Instant::now();
+        device.ask(Ask::register(b"{}")).await;
+        let took = asked.elapsed();
+        assert!(took >= Duration::from_millis(20), "{links:?}: {took:?}");
     }
 }
 

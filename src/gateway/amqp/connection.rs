@@ -32,8 +32,8 @@ struct Device<'a, R> {
     proof: Proof,
     /// Known with the first link.
     caller: Option<Caller>,
-    /// Whether errors are told in bodies.
-    errors_in_bodies: bool,
+    /// Whether this is a Java SDK: it is told errors in bodies, and misses what comes too fast.
+    is_java: bool,
 }
 
 impl<R: Registrations> AmqpFront<R> {
@@ -57,7 +57,7 @@ impl<R: Registrations> AmqpFront<R> {
             exchange: None,
             proof: Proof::default(),
             caller: None,
-            errors_in_bodies: false,
+            is_java: false,
         };
         let end = device.converse(&mut connection, stop).await;
         let address = peer.address;
@@ -166,7 +166,7 @@ impl<R: Registrations> Device<'_, R> {
         match self.caller(attach) {
             Ok(caller) => {
                 let client = attach.property(CLIENT_VERSION).unwrap_or_default();
-                self.errors_in_bodies |= client.starts_with(JAVA);
+                self.is_java |= client.starts_with(JAVA);
                 self.caller.get_or_insert(caller);
                 session.accept();
             }
@@ -215,10 +215,14 @@ impl<R: Registrations> Device<'_, R> {
         delivery: &Delivery,
         message: Message,
     ) -> Result<(), End> {
+        let received = Instant::now();
         let served = self.serve(&message).await;
         let served = served.map_err(|problem| self.told(problem));
+        if self.is_java {
+            sleep_until(received + self.front.limits.pause).await;
+        }
         // What is settled already cannot be rejected.
-        let in_body = self.errors_in_bodies || delivery.is_settled();
+        let in_body = self.is_java || delivery.is_settled();
         let (outcome, answer) = reply::answer(served, message.correlation_id, in_body);
         session.settle(delivery, &outcome);
         if let Some(answer) = answer
