@@ -7,12 +7,15 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use futures::future::join_all;
 use rcgen::{CertificateParams, KeyPair};
 use rehome::clock::SystemClock;
 use rehome::wire::incidents::{Incident, Incidents};
 use rehome::wire::networks::Networks;
 use rehome::wire::rate::Rate;
-use rehome::wire::tls::{AcceptLimits, Acceptor, Certificates, Surroundings, server_config};
+use rehome::wire::tls::{
+    AcceptLimits, Acceptor, Certificates, Surroundings, listen, server_config,
+};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -338,6 +341,19 @@ async fn one_address_cannot_open_connections_without_pause() {
         assert_eq!(came.is_ok(), number <= 3, "number {number}");
     }
     assert!(server.incidents.count(Incident::TooManyOfClient) >= 1);
+}
+
+/// A device whose first packet is dropped hears nothing for a second.
+#[tokio::test]
+async fn connections_wait_while_others_are_turned_away() {
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let waiting = allowed.trim().parse::<usize>().unwrap().min(3000);
+    let connecting = join_all((0..waiting).map(|_| TcpStream::connect(address)));
+    let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await;
+    let connected = connected.expect("nobody accepts, and all wait in line");
+    assert!(connected.iter().all(Result::is_ok));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use super::watch::{Health, SILENCE, Watches};
 use crate::clock::Clock;
 use crate::cluster::connect::{Clients, ConnectError, Connection};
 use crate::random::{Random as _, SystemRandom};
-use crate::wire::tls::{Acceptor, CertificateError, Certificates, Surroundings};
+use crate::wire::tls::{Acceptor, CertificateError, Certificates, Surroundings, listen};
 
 /// How long requests that are being served may take after the gateway was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -86,11 +86,11 @@ async fn run_until(
     let certificates = Certificates::load(&options.tls_cert, &options.tls_key)?;
     // Bound before the cluster is asked: a port that is taken is said at once.
     let listeners = Listeners {
-        https: bind("HTTPS", options.https_listen).await?,
-        mqtt: bind("MQTT", options.mqtt_listen).await?,
-        amqp: bind("AMQP", options.amqp_listen).await?,
+        https: bind("HTTPS", options.https_listen)?,
+        mqtt: bind("MQTT", options.mqtt_listen)?,
+        amqp: bind("AMQP", options.amqp_listen)?,
     };
-    let health_listener = bind("health", options.health_listen).await?;
+    let health_listener = bind("health", options.health_listen)?;
     let metrics = Arc::new(Metrics::new(clock.clone()));
     let health = Arc::new(Health::new(clock.clone(), SILENCE));
     let mut parts = JoinSet::new();
@@ -209,9 +209,8 @@ fn random() -> u128 {
     u128::from_be_bytes(SystemRandom.bytes())
 }
 
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| RunError::Listen {
+fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    listen(address).map_err(|source| RunError::Listen {
         what,
         address,
         source,

@@ -26,7 +26,8 @@ use super::store::{DurableStore, StoreError};
 use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
-    AcceptLimits, Accepted, Acceptor, CertificateError, Certificates, Surroundings, server_config,
+    AcceptLimits, Accepted, Acceptor, CertificateError, Certificates, Surroundings, listen,
+    server_config,
 };
 use crate::wire::websocket::Handover;
 
@@ -116,10 +117,10 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     let certificates = Certificates::load(&options.tls_cert, &options.tls_key)?;
     let https = server_config(certificates.clone(), &["http/1.1"])?;
     let mqtt = server_config(certificates.clone(), &[])?;
-    let https_listener = listen(options.https_address, "the service API").await?;
-    let mqtt_listener = listen(options.mqtt_address, "devices").await?;
+    let https_listener = bind(options.https_address, "the service API")?;
+    let mqtt_listener = bind(options.mqtt_address, "devices")?;
     let health_listener = match options.health_address {
-        Some(address) => Some(listen(address, "health and metrics").await?),
+        Some(address) => Some(bind(address, "health and metrics")?),
         None => None,
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
@@ -161,10 +162,8 @@ async fn keep_authorities_fresh(file: Option<WatchedFile<Authorities>>, hub: &Hu
     }
 }
 
-async fn listen(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|why| RunError::Listen(address, whom, why))
+fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
+    listen(address).map_err(|why| RunError::Listen(address, whom, why))
 }
 
 #[expect(

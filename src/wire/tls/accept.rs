@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -99,6 +99,31 @@ impl Surroundings {
     }
 }
 
+/// Connections that wait to be accepted, as far as the system allows so many: more than one client
+/// can open while it is being turned away. When there is no place, the system drops the first packet
+/// of a device without a word, which it sends again after a second.
+const WAITING: u32 = 4096;
+
+/// Listens for what an [`Acceptor`] accepts, even if connections of a server that was here before have
+/// not ended yet.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
+}
+
+/// A connection before its handshake, which has a place among all.
+enum Newcomer {
+    /// Of a client that counts.
+    Client(Slot),
+    /// From a load balancer, which has yet to say for whom it speaks.
+    Behind(OwnedSemaphorePermit),
+}
+
 /// Admits connections and shakes hands.
 pub struct Acceptor {
     limits: AcceptLimits,
@@ -147,17 +172,37 @@ impl Acceptor {
                 }
             };
             // Before a task is spawned: one connection too many costs next to nothing.
-            let Some(connection) = self.admission.connection() else {
-                self.note(Incident::TooManyConnections, address.ip());
+            let Some(newcomer) = self.admit(address.ip()) else {
                 continue;
             };
             let (this, config, serve) = (self.clone(), config.clone(), serve.clone());
             tokio::spawn(async move {
-                if let Some(accepted) = this.receive(tcp, address, config, connection).await {
+                if let Some(accepted) = this.receive(tcp, address, config, newcomer).await {
                     serve(accepted).await;
                 }
             });
         }
+    }
+
+    /// Gives a connection its place, if there is one.
+    fn admit(&self, address: IpAddr) -> Option<Newcomer> {
+        let Some(connection) = self.admission.connection() else {
+            self.note(Incident::TooManyConnections, address);
+            return None;
+        };
+        if self.is_proxy(address) {
+            return Some(Newcomer::Behind(connection));
+        }
+        let slot = self.slot(connection, address)?;
+        Some(Newcomer::Client(slot))
+    }
+
+    fn slot(&self, connection: OwnedSemaphorePermit, address: IpAddr) -> Option<Slot> {
+        let slot = self.admission.client(connection, address);
+        if slot.is_none() {
+            self.note(Incident::TooManyOfClient, address);
+        }
+        slot
     }
 
     /// Everything before the protocol: whom the connection is from, whether there is room for it,
@@ -167,25 +212,15 @@ impl Acceptor {
         mut tcp: TcpStream,
         address: SocketAddr,
         config: Arc<ServerConfig>,
-        connection: OwnedSemaphorePermit,
+        newcomer: Newcomer,
     ) -> Option<Accepted> {
         let deadline = Instant::now() + self.limits.handshake_within;
-        let address = if self.is_proxy(address.ip()) {
-            match timeout_at(deadline, proxy::read(&mut tcp)).await {
-                Ok(Ok(source)) => source.unwrap_or(address),
-                // Many load balancers look for life by opening a connection and closing it.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-                Ok(Err(_)) | Err(_) => {
-                    self.note(Incident::BadProxyHeader, address.ip());
-                    return None;
-                }
+        let (address, mut slot) = match newcomer {
+            Newcomer::Client(slot) => (address, slot),
+            Newcomer::Behind(connection) => {
+                let source = self.source(&mut tcp, address, deadline).await?;
+                (source, self.slot(connection, source.ip())?)
             }
-        } else {
-            address
-        };
-        let Some(mut slot) = self.admission.client(connection, address.ip()) else {
-            self.note(Incident::TooManyOfClient, address.ip());
-            return None;
         };
         let tls = match timeout_at(deadline, self.shake_hands(tcp, config)).await {
             Ok(Ok(tls)) => tls,
@@ -211,6 +246,24 @@ impl Acceptor {
         };
         let stream = Stream { tls, _slot: slot };
         Some(Accepted { stream, peer })
+    }
+
+    /// Whom a load balancer speaks for: itself, if it says so.
+    async fn source(
+        &self,
+        tcp: &mut TcpStream,
+        address: SocketAddr,
+        deadline: Instant,
+    ) -> Option<SocketAddr> {
+        match timeout_at(deadline, proxy::read(tcp)).await {
+            Ok(Ok(source)) => Some(source.unwrap_or(address)),
+            // Many load balancers look for life by opening a connection and closing it.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Ok(Err(_)) | Err(_) => {
+                self.note(Incident::BadProxyHeader, address.ip());
+                None
+            }
+        }
     }
 
     async fn shake_hands(

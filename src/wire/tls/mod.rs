@@ -9,6 +9,6 @@ mod admission;
 mod certificates;
 mod config;
 
-pub use accept::{AcceptLimits, Accepted, Acceptor, Peer, Stream, Surroundings};
+pub use accept::{AcceptLimits, Accepted, Acceptor, Peer, Stream, Surroundings, listen};
 pub use certificates::{CertificateError, Certificates};
 pub use config::server_config;
