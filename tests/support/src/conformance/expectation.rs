@@ -25,6 +25,8 @@ pub(crate) struct Sdk {
     /// What it sends.
     pub(crate) api_version: String,
     pub(crate) transports: Vec<Transport>,
+    /// Towards hubs.
+    hub_transports: Vec<Transport>,
     pub(crate) attestations: Vec<Attestation>,
     pub(crate) unsupported: Vec<Unsupported>,
     expected: BTreeMap<Scenario, Vec<Rule>>,
@@ -166,6 +168,16 @@ impl Sdk {
             })
         });
         all.filter(|variant| variant.to_string().contains(&self.only))
+    }
+
+    /// How a device speaks to hubs: over WebSocket if it registers over it and the SDK can.
+    pub(crate) fn at_hub(&self, registers_over: Transport) -> Transport {
+        let wanted = match registers_over {
+            Transport::Https | Transport::Mqtt | Transport::Amqp => Transport::Mqtt,
+            Transport::MqttWs | Transport::AmqpWs => Transport::MqttWs,
+        };
+        let can = self.hub_transports.contains(&wanted);
+        if can { wanted } else { Transport::Mqtt }
     }
 
     /// What is expected of one device.
@@ -351,7 +363,8 @@ mod tests {
             every = format!("{every}\n  {name}: {rules}");
         }
         let text = format!(
-            "name: x\ntitle: x\napiVersion: x\ntransports: [https, mqtt]\nattestations: [key]\n\
+            "name: x\ntitle: x\napiVersion: x\ntransports: [https, mqtt]\nhubTransports: [mqtt]\n\
+             attestations: [key]\n\
              unsupported: []\nexpected:{every}\n"
         );
         let sdk: Sdk = serde_saphyr::from_str(&text)?;

@@ -17,7 +17,8 @@ A device proves itself with a *key* of its own (individual Enrollment) or with o
 from the key of its group (*group-key*); with a self-signed certificate of its own (*x509*: the \
 Enrollment holds the certificate, or its thumbprint where the device speaks over WebSocket) or with one \
 that an authority below the root of its group has issued (*x509-group*: the device presents both, and \
-possession of the root's key is proven). At its hub, a device proves itself with the same.
+possession of the root's key is proven). At its hub, a device proves itself with the same and speaks \
+MQTT, over WebSocket where it registers over WebSocket and its SDK can.
 
 ";
 

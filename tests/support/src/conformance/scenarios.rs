@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rehome_testing::device::{Applicant, Protocol, Told};
-use rehome_testing::sdk::{Answer, Credential, Device, Transport};
+use rehome_testing::sdk::{Answer, Credential, Device};
 use rehome_testing::until;
 use serde_json::{Value, json};
 
@@ -18,8 +18,6 @@ const WEST: &str = HUBS[0];
 const EAST: &str = HUBS[1];
 /// How often a device may be too slow for a scenario.
 const CHANCES: usize = 4;
-/// How every device speaks to hubs.
-const AT_HUB: Transport = Transport::Mqtt;
 
 /// Before any Enrollment changes.
 pub(crate) async fn before(
@@ -78,7 +76,7 @@ async fn first(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let expected = &floor.sdk(variant)?.api_version;
     ensure!(version == expected, "it sent api-version {version}");
     let host = west.host();
-    told_of_hub(device.connect(&host, AT_HUB).await?)?;
+    told_of_hub(connect(floor, variant, &device, &host).await?)?;
     let twin = device.twin(&host).await?;
     ensure!(twin["desired"]["interval"] == 60, "its twin is {twin}");
     device.report(&host, &json!({ "at": WEST })).await?;
@@ -112,9 +110,9 @@ async fn moved(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
         device.lost(&west).await?,
         "its connection to the old hub lives"
     );
-    let refused = device.connect(&west, AT_HUB).await?;
+    let refused = connect(floor, variant, &device, &west).await?;
     ensure!(refused.is_err(), "the old hub takes it");
-    told_of_hub(device.connect(&east, AT_HUB).await?)?;
+    told_of_hub(connect(floor, variant, &device, &east).await?)?;
     let twin = device.twin(&east).await?;
     ensure!(twin["reported"]["at"] == WEST, "its twin is {twin}");
     device.close(&east).await?;
@@ -126,7 +124,7 @@ async fn reset(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let west = floor.hub(WEST)?.host();
     let first = told(device.register(floor.host()).await?)?;
     check(floor, &device, &first, WEST, "initialAssignment")?;
-    told_of_hub(device.connect(&west, AT_HUB).await?)?;
+    told_of_hub(connect(floor, variant, &device, &west).await?)?;
     device.report(&west, &json!({ "worn": true })).await?;
     // A repetition that comes at once is the same operation.
     let operation = async || {
@@ -143,7 +141,7 @@ async fn reset(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     check(floor, &device, &second, WEST, "deviceDataReset")?;
     // Some SDKs have connected again by themselves, and some say so when they are closed.
     let _ = device.close(&west).await;
-    told_of_hub(device.connect(&west, AT_HUB).await?)?;
+    told_of_hub(connect(floor, variant, &device, &west).await?)?;
     let twin = device.twin(&west).await?;
     ensure!(
         twin["reported"].get("worn").is_none() && twin["desired"]["interval"] == 60,
@@ -272,6 +270,16 @@ pub(crate) async fn ends(
         .with_context(|| format!("after {said}"))?;
     check(floor, device, &again, hub, "initialAssignment")?;
     Ok(Seen::failure(Outcome::GivesUp, said))
+}
+
+async fn connect(
+    floor: &Floor<'_>,
+    variant: Variant<'_>,
+    device: &Device,
+    hub: &str,
+) -> Result<Answer> {
+    let transport = floor.sdk(variant)?.at_hub(variant.transport);
+    device.connect(hub, transport).await
 }
 
 fn told(answer: Answer) -> Result<Value> {
