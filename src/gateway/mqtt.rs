@@ -31,6 +31,9 @@ pub struct MqttLimits {
     /// Pause before an answer: current and old Java SDKs miss answers that come faster than they
     /// can begin to wait.
     pub pause: Duration,
+    /// How long a device that is back may take to ask something new, before it is sent what it asked
+    /// before. SDKs that wait do so for 30 seconds.
+    pub moment: Duration,
     /// Devices whose unacknowledged answers are kept over a reconnect.
     pub mailboxes: u64,
 }
@@ -50,6 +53,7 @@ impl Default for MqttLimits {
             idle: Duration::from_mins(2),
             // With 5 ms the Java SDK still missed answers on a busy machine.
             pause: Duration::from_millis(20),
+            moment: Duration::from_secs(3),
             mailboxes: 20_000,
         }
     }

@@ -104,8 +104,30 @@ async fn who_says_goodbye_waits_for_nothing() {
     // Nothing more is read once the gateway has taken notice.
     assert_eq!(device.next().await, Said::Closed);
     let mut back = Mqtt::connect(stage.mqtt(), &Manner::keeping(ID)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     back.send(&[0xc0, 0]).await;
     assert_eq!(back.next().await, Said::Pingresp);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_something_new_is_not_told_what_is_old() {
+    for is_answered in [true, false] {
+        let (stage, mut device) = waiting(&Manner::keeping(ID)).await;
+        if is_answered {
+            device.answer().await;
+        }
+        drop(device);
+        let mut back = Mqtt::connect(stage.mqtt(), &Manner::keeping(ID)).await;
+        back.subscribe(ANSWERS, 1).await;
+        // Another request, under the same id.
+        back.poll(1, "r-1", "5.0.0").await;
+        assert_eq!(back.next().await, Said::Puback(77));
+        let (topic, _) = back.answer().await;
+        assert_eq!(topic, "$dps/registrations/res/404/?$rid=r-1");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        back.send(&[0xc0, 0]).await;
+        assert_eq!(back.next().await, Said::Pingresp, "nothing follows");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,8 @@ struct Device<'a, R> {
     /// Whether answers outlive the connection.
     keeps: bool,
     mailbox: Option<Arc<Mailbox>>,
+    /// When a device that is back, and asks nothing new, is sent what it asked before.
+    due: Option<Instant>,
     number: u64,
 }
 
@@ -81,13 +83,14 @@ impl<R: Registrations> MqttFront<R> {
             subscribed: keeps.then_some(Qos::AtLeastOnce),
             keeps,
             mailbox: None,
+            due: None,
             number: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
         };
         device.come_back();
         let end = device.converse(&mut events, &mut stop).await;
         if let Some(mailbox) = &device.mailbox {
-            let waits = !matches!(end, Ok(Some(End::Disconnected)));
-            mailbox.detach(device.number, waits);
+            let says_goodbye = matches!(end, Ok(Some(End::Disconnected)));
+            mailbox.detach(device.number, says_goodbye);
         }
         match end {
             Ok(Some(end)) => self.note(&end, &address),
@@ -111,7 +114,7 @@ impl<R: Registrations> MqttFront<R> {
 }
 
 impl<R: Registrations> Device<'_, R> {
-    /// Sends what the device did not receive on its last connection, if it is the device.
+    /// Prepares to send what the device did not receive on its last connection, if it is the device.
     fn come_back(&mut self) {
         if !self.keeps {
             return;
@@ -122,6 +125,7 @@ impl<R: Registrations> Device<'_, R> {
         if self.front.service.check(&self.login.caller).is_ok() {
             mailbox.attach(self.number, self.handle.clone());
             self.mailbox = Some(mailbox);
+            self.due = Some(Instant::now() + self.front.limits.moment);
         }
     }
 
@@ -146,6 +150,13 @@ impl<R: Registrations> Device<'_, R> {
                 event = events.next() => event,
                 () = sleep_until(asked + self.front.limits.idle) => {
                     return Err(Violation("nothing was asked for a while"));
+                }
+                () = sleep_until(self.due.unwrap_or(asked)), if self.due.is_some() => {
+                    self.due = None;
+                    if let Some(mailbox) = &self.mailbox {
+                        mailbox.deliver(self.number);
+                    }
+                    continue;
                 }
                 _ = stop.wait_for(|stop| *stop) => return Err(Violation("the gateway stops")),
             };
@@ -201,10 +212,13 @@ impl<R: Registrations> Device<'_, R> {
             earliest = Instant::now();
         }
         self.keep_answers();
-        if let Some(mailbox) = &self.mailbox
-            && mailbox.begin(&ask.rid, publish.duplicate) == Begin::Repeated
-        {
-            return Ok(());
+        self.due = None;
+        let mut token = None;
+        if let Some(mailbox) = &self.mailbox {
+            match mailbox.begin(self.number, &ask.rid, publish.duplicate) {
+                Begin::New(new) => token = Some(new),
+                Begin::Repeated => return Ok(()),
+            }
         }
         let request = match ask.what {
             What::Register => Request::Register {
@@ -215,13 +229,13 @@ impl<R: Registrations> Device<'_, R> {
         let answer = self.front.service.serve(&self.login.caller, request).await;
         let answer = self.message(&ask.rid, answer);
         sleep_until(earliest + self.front.limits.pause).await;
-        self.send(&ask.rid, answer);
+        self.send(token, answer);
         Ok(())
     }
 
-    fn send(&self, rid: &str, answer: Message) {
-        if let Some(mailbox) = &self.mailbox {
-            mailbox.finish(rid, answer);
+    fn send(&self, token: Option<u64>, answer: Message) {
+        if let Some((mailbox, token)) = self.mailbox.as_ref().zip(token) {
+            mailbox.finish(token, answer);
             return;
         }
         let Some(qos) = self.subscribed else {
