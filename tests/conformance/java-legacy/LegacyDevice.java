@@ -18,10 +18,12 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.stream.Collectors;
+import org.eclipse.paho.client.mqttv3.MqttException;
 
 /**
  * Devices that run the official Java SDKs of 2018, unmodified. {@link Lines} says how they are told
@@ -103,14 +105,29 @@ public final class LegacyDevice {
         for (int chance = 1; ; chance++) {
             try {
                 return registerOnce(command);
-            } catch (TimeoutException error) {
-                // The SDK can miss an answer that comes while it is slow to listen. Applications
-                // register again.
-                if (chance == CHANCES) {
+            } catch (TimeoutException | ExecutionException error) {
+                if (chance == CHANCES || !isMissed(error)) {
                     throw error;
                 }
             }
         }
+    }
+
+    /**
+     * Whether the SDK has missed an answer, which it can when it comes while it is slow to listen.
+     * Applications try again.
+     */
+    private static boolean isMissed(Throwable error) {
+        for (Throwable one = error; one != null; one = one.getCause()) {
+            boolean isLate =
+                    one instanceof MqttException
+                            && ((MqttException) one).getReasonCode()
+                                    == MqttException.REASON_CODE_CLIENT_TIMEOUT;
+            if (isLate || one instanceof TimeoutException) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private static JsonObject registerOnce(JsonObject command) throws Exception {
@@ -153,6 +170,30 @@ public final class LegacyDevice {
     }
 
     private static JsonObject connect(JsonObject command) throws Exception {
+        for (int chance = 1; ; chance++) {
+            Session session = connectOnce(command);
+            try {
+                session.client.startDeviceTwin(
+                        (code, context) -> session.ended.add(code),
+                        null,
+                        (Property property, Object context) -> session.told(property),
+                        null);
+                session.succeed();
+                SESSIONS.put(Lines.text(command, "session"), session);
+                JsonObject result = new JsonObject();
+                result.addProperty("connected", true);
+                return result;
+            } catch (IOException | TimeoutException error) {
+                // As with registrations.
+                session.client.closeNow();
+                if (chance == CHANCES) {
+                    throw error;
+                }
+            }
+        }
+    }
+
+    private static Session connectOnce(JsonObject command) throws Exception {
         boolean overWebSocket = Lines.text(command, "transport").endsWith("-ws");
         IotHubClientProtocol protocol =
                 overWebSocket ? IotHubClientProtocol.MQTT_WS : IotHubClientProtocol.MQTT;
@@ -170,16 +211,7 @@ public final class LegacyDevice {
                 },
                 null);
         client.open();
-        client.startDeviceTwin(
-                (code, context) -> session.ended.add(code),
-                null,
-                (Property property, Object context) -> session.told(property),
-                null);
-        session.succeed();
-        SESSIONS.put(Lines.text(command, "session"), session);
-        JsonObject result = new JsonObject();
-        result.addProperty("connected", true);
-        return result;
+        return session;
     }
 
     private static JsonObject twin(JsonObject command) throws Exception {

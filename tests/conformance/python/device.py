@@ -69,10 +69,17 @@ def connect(command):
     try:
         client.connect()
     except Exception:
-        client.shutdown()
+        leave(client)
         raise
     sessions[command["session"]] = (client, lost)
     return {"connected": client.connected}
+
+
+def leave(client):
+    """Ends a client that was refused or cut off, without waiting for it: its network thread may have
+    died of writing to a connection that the hub has closed (paho-mqtt takes an SSLEOFError for
+    nothing that it knows), and then the SDK waits for that thread for ever."""
+    threading.Thread(target=client.shutdown, daemon=True).start()
 
 
 def twin(command):
@@ -104,7 +111,7 @@ def lost(command):
     """Waits until the hub has ended the connection."""
     client, ended = sessions.pop(command["session"])
     is_lost = ended.wait(SECONDS)
-    client.shutdown()
+    leave(client)
     return {"lost": is_lost}
 
 

@@ -4,6 +4,8 @@
 //! and goes on once the gateway is back. One SDK after the other: its devices poll in step, so the
 //! gateway can be away between two polls.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow, ensure};
 use futures::future::join_all;
 use kube::api::{DeleteParams, DynamicObject};
@@ -19,6 +21,8 @@ use super::scenarios::ends;
 
 /// The hub that is stopped.
 const SLOW: &str = HUBS[2];
+/// How long after it was counted an answer is surely sent.
+const SENT: Duration = Duration::from_millis(200);
 /// A device that asked while nobody listened has not met the scenario: it gets another chance.
 const CHANCES: usize = 4;
 
@@ -92,7 +96,10 @@ impl Fragile {
             ensure!(seen >= expected, "{} polls", seen - before);
             anyhow::Ok(())
         });
-        let outcome = match polled.await {
+        let polled = polled.await;
+        // An answer is counted before it is sent, and sent after a pause.
+        tokio::time::sleep(SENT).await;
+        let outcome = match polled {
             Ok(()) => self.gateway.restart(&floor.installation).await,
             Err(last) => Err(last.unwrap_or_else(|| anyhow!("no answer"))).context("no polls"),
         };
@@ -107,7 +114,9 @@ fn fell_into_the_gap(answer: &Answer) -> bool {
         "ECONNREFUSED",
         "Connection refused",
         "NotConnectedError",
+        "NoConnectionError",
         "socket hang up",
+        "Operation timed out before provisioning service could respond",
     ];
     let Err(said) = answer else { return false };
     signs.iter().any(|text| said.contains(text))
