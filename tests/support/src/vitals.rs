@@ -15,6 +15,11 @@ pub fn rss(pid: u32) -> Result<u64> {
     Ok(kib.context("no VmRSS")?.parse()?)
 }
 
+/// How many files, connections among them, a process has open.
+pub fn open_files(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
 /// CPU time that a process has used, in ticks.
 pub fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

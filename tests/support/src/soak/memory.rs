@@ -2,7 +2,9 @@
 //!
 //! What a process takes rises while caches fill, and then goes up and down with its work. So the
 //! first third of its samples is warm-up, and the rest must be flat: neither the medians of its first
-//! and last minute nor the line through all of it may rise by more than [`MAY_GROW`] allows.
+//! and last minute nor the line through all of it may rise by more than [`MAY_GROW`] allows, and what
+//! there is a reason for: connections, and what is kept of moves. What was freed is not given back to
+//! the system, so of connections the most that there were at any time counts.
 
 use std::fmt;
 
@@ -10,16 +12,26 @@ use std::fmt;
 const WINDOW: f64 = 60.0;
 /// Shortest time after warm-up that is judged, in seconds.
 const SHORTEST: f64 = 120.0;
-/// What the median may grow by after warm-up: a tenth, for the allocator's sake, and what is kept for
-/// each device for a while and bounded: up to eight past operations of its registration, in gateways
-/// and controller, and the newest messages, in hubs. For 2,000 devices either is some 3 MiB, and
-/// neither is full after a third of ten minutes.
+/// What the median may grow by after warm-up without a reason: a tenth, for the allocator's sake, and
+/// the newest messages, which hubs keep.
 const MAY_GROW: (f64, f64) = (0.10, 4.0 * 1024.0);
+/// KiB for each connection: the budget of one that is idle.
+const CONNECTION: f64 = 40.0;
+/// KiB that a registration grows by with a move, wherever it is kept: a line of its history, which has
+/// at most eight.
+const MOVE: f64 = 1.0;
 /// What the highest sample may be above the first minute: a group that moves is work for all.
 const MAY_PEAK: (f64, f64) = (0.25, 8.0 * 1024.0);
 
-/// When, in seconds, and how many KiB.
-pub(crate) type Sample = (f64, f64);
+/// One look at a process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// In seconds.
+    pub(crate) time: f64,
+    pub(crate) kib: f64,
+    /// How many files it had open: connections, but for a few.
+    pub(crate) files: f64,
+}
 
 /// What a process took. Its `Display` is a row of the table under [`HEAD`].
 #[derive(Clone, Debug)]
@@ -32,6 +44,8 @@ pub(crate) struct Memory {
     slope: f64,
     /// Seconds after warm-up.
     time: f64,
+    /// How many more connections than ever before there were at once, after the first minute.
+    connections: f64,
 }
 
 /// The head of the table.
@@ -40,25 +54,32 @@ pub(crate) const HEAD: &str =
 
 /// What is allowed, for those who read the table.
 pub(crate) const LIMITS: &str = "first and last: medians of a minute, after a third for warm-up; allowed above the first: \
-     last and line 10 % + 4 MiB, highest 25 % + 8 MiB";
+     last and line 10 % + 4 MiB, highest 25 % + 8 MiB, and 40 KiB for each connection more than before \
+     and, but for hubs, 1 KiB for each move";
 
 impl Memory {
     /// Of at least one sample.
     pub(crate) fn of(samples: &[Sample]) -> Option<Self> {
-        let (begin, end) = (samples.first()?.0, samples.last()?.0);
+        let (begin, end) = (samples.first()?.time, samples.last()?.time);
         let from = begin + (end - begin) / 3.0;
-        let rest: Vec<_> = samples.iter().filter(|(time, _)| *time >= from).collect();
+        let rest: Vec<_> = samples.iter().filter(|it| it.time >= from).collect();
         let window = WINDOW.min((end - from) / 3.0);
         let median_of = |keep: &dyn Fn(f64) -> bool| {
-            let kept = rest.iter().filter(|(time, _)| keep(*time));
-            median(kept.map(|(_, kib)| *kib).collect())
+            let kept = rest.iter().filter(|it| keep(it.time));
+            median(kept.map(|it| it.kib).collect())
         };
+        let most = |keep: &dyn Fn(f64) -> bool| {
+            let kept = samples.iter().filter(|it| keep(it.time));
+            kept.map(|it| it.files).fold(0.0, f64::max)
+        };
+        let before = most(&|time| time <= from + window);
         Some(Self {
             first: median_of(&|time| time <= from + window)?,
             last: median_of(&|time| time >= end - window)?,
-            highest: rest.iter().map(|(_, kib)| *kib).fold(0.0, f64::max),
+            highest: rest.iter().map(|it| it.kib).fold(0.0, f64::max),
             slope: slope(&rest) * 60.0,
             time: end - from,
+            connections: (most(&|_| true) - before).max(0.0),
         })
     }
 
@@ -67,9 +88,10 @@ impl Memory {
         self.time >= SHORTEST
     }
 
-    /// Why it is not flat.
-    pub(crate) fn growth(&self) -> Option<String> {
-        let allowed = |(share, kib): (f64, f64)| self.first * share + kib;
+    /// Why it is not flat, if it keeps the history of that many moves.
+    pub(crate) fn growth(&self, moves: f64) -> Option<String> {
+        let with_reason = self.connections * CONNECTION + moves * MOVE;
+        let allowed = |(share, kib): (f64, f64)| self.first * share + kib + with_reason;
         let by_line = self.slope * self.time / 60.0;
         let seen = [
             (
@@ -126,9 +148,9 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 fn slope(samples: &[&Sample]) -> f64 {
     let count = samples.len() as f64;
     let mean = |of: &dyn Fn(&Sample) -> f64| samples.iter().map(|it| of(it)).sum::<f64>() / count;
-    let (time, kib) = (mean(&|it| it.0), mean(&|it| it.1));
-    let covariance = mean(&|it| (it.0 - time) * (it.1 - kib));
-    let variance = mean(&|it| (it.0 - time).powi(2));
+    let (time, kib) = (mean(&|it| it.time), mean(&|it| it.kib));
+    let covariance = mean(&|it| (it.time - time) * (it.kib - kib));
+    let variance = mean(&|it| (it.time - time).powi(2));
     if variance > 0.0 {
         covariance / variance
     } else {
@@ -142,8 +164,17 @@ mod tests {
 
     /// Ten minutes, a sample every two seconds.
     fn of(kib: impl Fn(f64) -> f64) -> Memory {
+        with_files(kib, |_| 50.0)
+    }
+
+    fn with_files(kib: impl Fn(f64) -> f64, files: impl Fn(f64) -> f64) -> Memory {
         let times = (0..=300).map(|number| f64::from(number) * 2.0);
-        Memory::of(&times.map(|time| (time, kib(time))).collect::<Vec<_>>()).unwrap()
+        let samples = times.map(|time| Sample {
+            time,
+            kib: kib(time),
+            files: files(time),
+        });
+        Memory::of(&samples.collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
@@ -153,7 +184,7 @@ mod tests {
             20_000.0 + warm_up + 3000.0 * (time / 20.0).sin()
         });
         assert!(memory.can_be_judged());
-        assert_eq!(memory.growth(), None, "{memory}");
+        assert_eq!(memory.growth(0.0), None, "{memory}");
     }
 
     #[test]
@@ -161,11 +192,23 @@ mod tests {
         // 30 KiB in a second are 12 MiB after warm-up.
         let leak = of(|time| 30_000.0 + 30.0 * time);
         assert!((leak.slope - 1800.0).abs() < 1.0, "{}", leak.slope);
-        let growth = leak.growth().unwrap();
+        let growth = leak.growth(0.0).unwrap();
         assert!(growth.starts_with("the last minute"), "{growth}");
         // As steps, whose medians come late.
         let steps = of(|time| 30_000.0 + if time > 545.0 { 9000.0 } else { 0.0 });
-        assert!(steps.growth().is_some(), "{steps}");
+        assert!(steps.growth(0.0).is_some(), "{steps}");
+    }
+
+    #[test]
+    fn what_there_is_a_reason_for_is_no_leak() {
+        let grows = |time: f64| 30_000.0 + if time > 400.0 { 12_000.0 } else { 0.0 };
+        assert!(of(grows).growth(0.0).is_some());
+        assert_eq!(of(grows).growth(12_000.0), None);
+        let crowd = |most: f64| move |time: f64| if time > 400.0 { most } else { 100.0 };
+        assert_eq!(with_files(grows, crowd(400.0)).growth(0.0), None);
+        // There were as many before: it has the memory of those.
+        let before = |time: f64| if time < 100.0 { 400.0 } else { 100.0 };
+        assert!(with_files(grows, before).growth(0.0).is_some());
     }
 
     #[test]
@@ -177,15 +220,20 @@ mod tests {
                 30_000.0
             }
         });
-        assert!(peak.growth().unwrap().contains("highest"));
+        assert!(peak.growth(0.0).unwrap().contains("highest"));
     }
 
     #[test]
     fn short_runs_are_not_judged() {
-        let samples: Vec<_> = (0..60).map(|time| (f64::from(time), 1.0)).collect();
+        let look = |time| Sample {
+            time,
+            kib: 5.0,
+            files: 1.0,
+        };
+        let samples: Vec<_> = (0..60).map(|time| look(f64::from(time))).collect();
         assert!(!Memory::of(&samples).unwrap().can_be_judged());
         assert!(Memory::of(&[]).is_none());
-        let one = Memory::of(&[(0.0, 5.0)]).unwrap();
+        let one = Memory::of(&[look(0.0)]).unwrap();
         assert!(one.slope.abs() < f64::EPSILON, "{one:?}");
     }
 }

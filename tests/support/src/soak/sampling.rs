@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rehome_testing::Process;
-use rehome_testing::vitals::{Processors, TICKS, cpu_ticks, cpu_ticks_of_all, rss};
+use rehome_testing::vitals::{Processors, TICKS, cpu_ticks, cpu_ticks_of_all, open_files, rss};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ground::Ground;
@@ -89,17 +89,20 @@ impl Sampler {
     fn look_at(&mut self, name: &str, process: &Process) -> Result<()> {
         let pid = process.pid();
         // One that has ended has no memory.
-        let seen = rss(pid).and_then(|kib| Ok((kib, cpu_ticks(pid)?)));
-        let (kib, ticks) = seen.with_context(|| {
+        let look = || anyhow::Ok((rss(pid)?, open_files(pid)?, cpu_ticks(pid)?));
+        let (kib, files, ticks) = look().with_context(|| {
             let log = process.log().display();
             format!("{name} (process {pid}) has ended, as it seems: see {log}")
         })?;
-        self.note(name.to_owned(), pid, kib, ticks);
+        self.note(name.to_owned(), pid, (kib, files), ticks);
         Ok(())
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "no process has so much memory")]
-    fn note(&mut self, name: String, pid: u32, kib: u64, ticks: u64) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "no process has so much of either"
+    )]
+    fn note(&mut self, name: String, pid: u32, (kib, files): (u64, usize), ticks: u64) {
         let now = self.begin.elapsed().as_secs_f64();
         let series = self.series.entry(name).or_insert_with(|| Series {
             pid,
@@ -118,7 +121,11 @@ impl Sampler {
             };
         }
         series.last = ticks;
-        series.samples.push((now, kib as f64));
+        series.samples.push(Sample {
+            time: now,
+            kib: kib as f64,
+            files: files as f64,
+        });
     }
 
     /// What each process took, of those that were seen.
@@ -131,7 +138,7 @@ impl Sampler {
     /// MiB of all the processes now.
     pub(crate) fn total_mib(&self) -> f64 {
         let newest = self.series.values().filter_map(|it| it.samples.last());
-        newest.map(|(_, kib)| kib / 1024.0).sum()
+        newest.map(|newest| newest.kib / 1024.0).sum()
     }
 
     /// How much CPU was used since the beginning.
@@ -214,10 +221,10 @@ mod tests {
     fn a_process_that_was_started_again_is_sampled_anew_and_its_time_counts() {
         let mut sampler = sampler();
         for (pid, kib, ticks) in [(7, 100, 1000), (7, 900, 1500), (8, 50, 20), (8, 60, 120)] {
-            sampler.note("gateway-2".to_owned(), pid, kib, ticks);
+            sampler.note("gateway-2".to_owned(), pid, (kib, 9), ticks);
         }
         let series = &sampler.series["gateway-2"];
-        let kib: Vec<_> = series.samples.iter().map(|(_, kib)| *kib).collect();
+        let kib: Vec<_> = series.samples.iter().map(|it| it.kib).collect();
         assert_eq!(kib, [50.0, 60.0]);
         let used = sampler.used().unwrap();
         // 500 ticks of the first life and 120 of the second, in a second at the least.
