@@ -11,6 +11,7 @@ mod life;
 mod outcome;
 mod report;
 mod restart;
+mod scenario;
 mod scenarios;
 mod services;
 
@@ -28,11 +29,12 @@ use rehome_testing::{PrivateNetwork, keep_files, tools};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use expectation::{Expectation, Scenario, Variant};
+use expectation::{Expectation, Variant};
 use floor::Floor;
 use life::{HUBS, Life};
 use outcome::{Cells, Seen};
 use restart::Fragile;
+use scenario::Scenario;
 use services::Services;
 
 /// Devices of an SDK that are at work at the same time: enough to hide the pauses between polls, and

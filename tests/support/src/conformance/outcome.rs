@@ -5,7 +5,8 @@ use std::fmt;
 
 use anyhow::Result;
 
-use super::expectation::{Expectation, Outcome, Rule, Scenario, Variant};
+use super::expectation::{Expectation, Rule, Variant};
+use super::scenario::{Outcome, Scenario};
 
 /// How one scenario ended for one device.
 #[derive(Clone, Debug)]

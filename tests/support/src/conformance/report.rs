@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::expectation::{Expectation, Rule, Scenario, Sdk, Unsupported, Variant};
+use super::expectation::{Expectation, Rule, Sdk, Unsupported, Variant};
 use super::outcome::Cells;
+use super::scenario::Scenario;
 use super::services::Services;
 
 const HEAD: &str = "# Conformance
@@ -39,8 +40,8 @@ pub(crate) fn page(expectation: &Expectation, cells: &Cells<'_>, services: &Serv
     }
     page.push_str(
         "\n*Gives up*: the SDK reports a failure, and when the application registers once more it \
-         succeeds. The Java SDK misses an answer now and then when its JVM is cold or starved; \
-         what is said of it holds within four tries.\n",
+         succeeds. The Java SDKs miss an answer now and then when their JVM is cold or \
+         starved; what is said of them holds within four tries.\n",
     );
     for sdk in &expectation.sdks {
         section(&mut page, sdk, cells);

@@ -13,10 +13,11 @@ use rehome_testing::installation::{Hub, Replica};
 use rehome_testing::sdk::Answer;
 use rehome_testing::{Signal, until};
 
-use super::expectation::{Scenario, Sdk, Variant};
+use super::expectation::{Sdk, Variant};
 use super::floor::{Floor, MINUTE};
 use super::life::{HUBS, Life};
 use super::outcome::Seen;
+use super::scenario::Scenario;
 use super::scenarios::ends;
 
 /// The hub that is stopped.

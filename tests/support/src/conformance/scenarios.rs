@@ -9,10 +9,11 @@ use rehome_testing::sdk::{Answer, Credential, Device};
 use rehome_testing::until;
 use serde_json::{Value, json};
 
-use super::expectation::{Outcome, Scenario, Variant};
+use super::expectation::Variant;
 use super::floor::{Floor, MINUTE, member};
 use super::life::{HUBS, Life};
 use super::outcome::Seen;
+use super::scenario::{Outcome, Scenario};
 
 const WEST: &str = HUBS[0];
 const EAST: &str = HUBS[1];

@@ -1,6 +1,6 @@
 //! One process that runs devices with an SDK, and the line protocol that tells it what to do.
 //!
-//! The programs are `tests/conformance/*/[dD]evice.*`. A command is a line of JSON on standard
+//! The programs are `tests/conformance/*/*[dD]evice.*`. A command is a line of JSON on standard
 //! input; the answer is a line "= " and JSON with the command's `id`, whenever it is there. What
 //! else a process prints goes to its log.
 
