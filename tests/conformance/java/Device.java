@@ -90,9 +90,12 @@ public final class Device {
             try {
                 return told(client.registerDeviceSync(data(command), REGISTER_SECONDS));
             } catch (ProvisioningDeviceClientException error) {
-                // The SDK can miss an answer over MQTT that comes while it is slow to listen.
-                // Applications register again.
-                if (chance == CHANCES || !(error.getCause() instanceof TimeoutException)) {
+                // The SDK can miss an answer that comes while it is slow to listen. Applications
+                // register again.
+                boolean isMissed =
+                        error.getCause() instanceof TimeoutException
+                                || String.valueOf(error.getMessage()).startsWith("Timed out");
+                if (chance == CHANCES || !isMissed) {
                     throw error;
                 }
             } finally {
