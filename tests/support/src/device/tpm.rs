@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-pub use simulator::Simulator;
+pub use simulator::SimulatedTpm;
 
 use super::key::{encoded, token_end};
 use crate::network::{free_port, loopback};
