@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::ensure;
 use rehome_testing::device::amqp::{Amqp, Ask};
-use rehome_testing::device::{Line, Registrar, Session, Tpm, TpmHeldKey, TpmKind};
+use rehome_testing::device::{Registrar, Session, Tpm, TpmApplicant, TpmKind};
 use rehome_testing::fleet::Tenant;
 use rehome_testing::{Cluster, Installation, expect_ok};
 use serde_json::{Value, json};
@@ -26,14 +26,6 @@ struct Device {
     tpm: Tpm,
     id: &'static str,
     name_at_hub: &'static str,
-}
-
-impl Device {
-    fn key(&self, told: &Value) -> Result<TpmHeldKey<'_>> {
-        let blob = told["authenticationKey"].as_str();
-        self.tpm
-            .activate(blob.with_context(|| told.to_string())?, "key")
-    }
 }
 
 impl Stage {
@@ -69,65 +61,32 @@ impl Stage {
         }
     }
 
-    /// One request at one gateway, on a connection of its own.
-    async fn ask(
-        &self,
-        device: &Device,
-        at: &Registrar,
-        (method, what): (&str, &str),
-        token: Option<&str>,
-    ) -> Result<(u16, Value)> {
-        let body = if method == "PUT" {
-            json!({ "registrationId": device.id, "tpm": {
-                "endorsementKey": device.tpm.endorsement_key()?,
-                "storageRootKey": device.tpm.storage_root_key()?,
-            } })
-            .to_string()
-        } else {
-            String::new()
-        };
-        let token = token.map(|token| format!("Authorization: {token}\r\n"));
-        let request = format!(
-            "{method} /{}/registrations/{}/{what}?api-version=2021-06-01 HTTP/1.1\r\n\
-             Host: gateway\r\n{}Content-Length: {}\r\n\r\n{body}",
-            self.scope(),
-            device.id,
-            token.unwrap_or_default(),
-            body.len()
-        );
-        let mut line = Line::connect(&at.host, at.https, &at.trust).await?;
-        let reply = line.ask(request.as_bytes()).await?;
-        Ok((reply.code, reply.json()?))
-    }
-
     /// Registers over HTTPS: challenged by one gateway, registered by another. What it is told in the
     /// end.
     async fn register_over_https(&self, device: &Device, other: &Registrar) -> Value {
         let registrar = &self.installation.registrar;
-        let register = ("PUT", "register");
+        let applicant = TpmApplicant {
+            tpm: &device.tpm,
+            scope: self.scope(),
+            registration_id: device.id,
+            api_version: "2021-06-01",
+        };
+        // Until the Enrollment and its Secret have arrived, it is refused.
         let key = expect_ok("the challenge", PATIENCE, async || {
-            // Until the Enrollment and its Secret have arrived, this is some other 401.
-            let (code, body) = self.ask(device, registrar, register, None).await?;
-            ensure!(code == 401, "{code} {body}");
-            device.key(&body)
+            applicant.challenge(registrar).await
         })
         .await;
-        let resource = format!("{}/registrations/{}", self.scope(), device.id);
-        let token = key.token(&resource, Some("registration")).unwrap();
+        let token = applicant.token(&key).unwrap();
         let first = expect_ok("the registration", PATIENCE, async || {
-            let asked = self.ask(device, other, register, Some(&token)).await?;
-            let (code, body) = asked;
-            ensure!(code == 202, "{code} {body}");
-            Ok(body)
+            applicant.register(other, &token).await
         })
         .await;
-        let operation = format!("operations/{}", first["operationId"].as_str().unwrap());
+        let operation = first["operationId"].as_str().unwrap();
         // Polled at the gateway that did not take the registration.
         expect_ok("the hub", PATIENCE, async || {
-            let poll = ("GET", &*operation);
-            let (_, body) = self.ask(device, registrar, poll, Some(&token)).await?;
-            ensure!(body["status"] == "assigned", "{body}");
-            Ok(body["registrationState"].clone())
+            let told = applicant.poll(registrar, &token, operation).await?;
+            ensure!(told["status"] == "assigned", "{told}");
+            Ok(told["registrationState"].clone())
         })
         .await
     }
@@ -154,7 +113,8 @@ impl Stage {
         let hub = &self.installation.hubs[0];
         assert_eq!(told["assignedHub"], hub.host());
         assert_eq!(told["deviceId"], device.name_at_hub);
-        let key = device.key(&told["tpm"]).unwrap();
+        let blob = told["tpm"]["authenticationKey"].as_str().unwrap();
+        let key = device.tpm.activate(blob, "hub").unwrap();
         let resource = format!("{}/devices/{}", hub.host(), device.name_at_hub);
         let token = key.token(&resource, None).unwrap();
         let trust = &self.installation.registrar.trust;

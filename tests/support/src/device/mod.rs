@@ -31,7 +31,7 @@ pub use line::{Line, Reply};
 pub use mqtt::Refused;
 pub use registration::{Applicant, Protocol, Registrar, Told, Unregistered};
 pub use session::Session;
-pub use tpm::{SimulatedTpm, Tpm, TpmHeldKey, TpmKind};
+pub use tpm::{SimulatedTpm, Tpm, TpmApplicant, TpmHeldKey, TpmKind};
 
 use crate::cluster::install_tls_provider;
 

@@ -1,6 +1,7 @@
 //! A device whose keys are in a TPM: a software TPM (`swtpm`) that is told what to do with
 //! `tpm2-tools`, so that nothing of what the product encrypts is decrypted by code of ours.
 
+mod registration;
 mod simulator;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+pub use registration::TpmApplicant;
 pub use simulator::SimulatedTpm;
 
 use super::key::{encoded, token_end};
