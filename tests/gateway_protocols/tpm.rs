@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use rehome::api::v1alpha1::{ATTESTATION_LABEL, RegistrationState};
-use rehome_testing::device::amqp::{SaslRefused, log_in_with_tpm};
+use rehome_testing::device::amqp::{SaslRefused, log_in_showing, log_in_with_tpm};
 use rehome_testing::device::{Tpm, TpmHeldKey, TpmKind};
 use serde_json::{Value, json};
 
-use crate::amqp_device::{Amqp, Ask, Links};
+use crate::amqp_device::{Amqp, Ask, Links, Rejection};
 use crate::device::{Https, Reply, dial, register_path};
 use crate::stage::{KEY, NAMESPACE, SCOPE, Stage, signed};
 
@@ -306,15 +306,40 @@ async fn over_amqp_sasl_brings_the_challenge_and_takes_the_token() {
     }
 }
 
+/// What the first request is answered with once SASL has let the TPM in.
+async fn refused_over_amqp(stage: &Stage, id: &str, tpm: &Tpm) -> Rejection {
+    let sockets = stage.listen().await;
+    let stream = dial(&sockets, sockets.amqp, true).await;
+    let stream = log_in_with_tpm(stream, tpm, SCOPE, id).await.unwrap();
+    let links = Links::like_node(SCOPE, id);
+    let mut device = Amqp::open(stream, &links).await.unwrap();
+    device.try_ask(Ask::register(b"{}")).await.unwrap_err()
+}
+
 #[tokio::test]
-async fn over_amqp_another_tpm_gets_no_challenge() {
+async fn over_amqp_another_tpm_is_let_in_and_told_with_the_answer() {
     let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
     let other = Tpm::start(TpmKind::Rsa).await.unwrap();
     let stage = stage_for(&tpm, "Enabled");
-    let sockets = stage.listen().await;
     for (id, tpm) in [(ID, &other), ("press-8", &tpm)] {
-        let stream = dial(&sockets, sockets.amqp, true).await;
-        let error = log_in_with_tpm(stream, tpm, SCOPE, id).await.unwrap_err();
-        assert_eq!(error.downcast_ref(), Some(&SaslRefused(1)), "{error:#}");
+        let rejection = refused_over_amqp(&stage, id, tpm).await;
+        assert_eq!(rejection.condition, "amqp:not-found", "{id}");
+        assert_eq!(rejection.description["errorCode"], 404_201, "{id}");
     }
+    set_seed(&stage, None);
+    let waits = refused_over_amqp(&stage, ID, &tpm).await;
+    assert_eq!(waits.description["errorCode"], 503_000);
+    assert_eq!(waits.retry_after, [Some(3), Some(3)]);
+    assert_eq!(stage.memory.count(), 0, "nothing is written");
+}
+
+#[tokio::test]
+async fn over_amqp_keys_that_cannot_be_read_get_no_challenge() {
+    let tpm = Tpm::start(TpmKind::Rsa).await.unwrap();
+    let stage = stage_for(&tpm, "Enabled");
+    let sockets = stage.listen().await;
+    let stream = dial(&sockets, sockets.amqp, true).await;
+    let shown = log_in_showing(stream, [b"no key", b"neither"], SCOPE, ID);
+    let error = shown.await.unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&SaslRefused(1)), "{error:#}");
 }

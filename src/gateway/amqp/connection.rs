@@ -5,9 +5,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::AmqpFront;
-use super::address::{names, same};
+use super::address::{Names, names, same};
 use super::reply;
 use super::sasl::{Exchange, MECHANISMS, Proof, Step};
+use crate::gateway::body::TpmKeys;
 use crate::gateway::error::Problem;
 use crate::gateway::registrations::Registrations;
 use crate::gateway::service::{Answer, Caller, Protocol};
@@ -30,6 +31,8 @@ struct Device<'a, R> {
     /// An authentication that is not over.
     exchange: Option<Exchange>,
     proof: Proof,
+    /// What a TPM was refused for, and is told when it asks for something.
+    refused: Option<Problem>,
     /// Known with the first link.
     caller: Option<Caller>,
     /// Whether this is a Java SDK: it is told errors in bodies, and misses what comes too fast.
@@ -56,6 +59,7 @@ impl<R: Registrations> AmqpFront<R> {
             peer,
             exchange: None,
             proof: Proof::default(),
+            refused: None,
             caller: None,
             is_java: false,
         };
@@ -141,15 +145,10 @@ impl<R: Registrations> Device<'_, R> {
                 Ok(())
             }
             Step::Seal(names, keys) => {
-                let service = &self.front.service;
-                let sealed = service.seal_challenge(self.peer.address.ip(), &names, &keys);
-                match sealed {
-                    Ok(blob) => self.step(session, Exchange::send(names, &keys, blob)),
-                    Err(problem) => {
-                        self.told(problem);
-                        session.outcome(SaslCode::Auth)
-                    }
-                }
+                let Some(blob) = self.challenge(&names, &keys) else {
+                    return session.outcome(SaslCode::Auth);
+                };
+                self.step(session, Exchange::send(names, &keys, blob))
             }
             Step::Done(proof) => {
                 self.proof = proof;
@@ -160,6 +159,23 @@ impl<R: Registrations> Device<'_, R> {
                 session.outcome(SaslCode::Auth)
             }
         }
+    }
+
+    /// A challenge for a TPM, also for one that is refused: of what SASL tells, the Node and Java SDKs
+    /// tell an application nothing, and leave it waiting.
+    fn challenge(&mut self, names: &Names, keys: &TpmKeys) -> Option<Vec<u8>> {
+        let service = &self.front.service;
+        let sealed = service.seal_challenge(self.peer.address.ip(), names, keys);
+        let problem = match sealed {
+            Ok(blob) => return Some(blob),
+            Err(problem) => self.told(problem).0,
+        };
+        if problem == Problem::NotEnrolled {
+            self.refused = Some(problem);
+        } else if problem != Problem::Unavailable {
+            return None;
+        }
+        service.decoy(keys)
     }
 
     fn attach(&mut self, session: &mut Session, attach: &Attach) {
@@ -236,6 +252,9 @@ impl<R: Registrations> Device<'_, R> {
     async fn serve(&self, message: &Message) -> Result<Answer, Problem> {
         // A message comes by a link, and a link has a caller.
         let caller = self.caller.as_ref().ok_or(Problem::Internal)?;
+        if let Some(problem) = &self.refused {
+            return Err(problem.clone());
+        }
         let request = reply::request(message)?;
         self.front.service.serve(caller, request).await
     }

@@ -12,7 +12,7 @@ use super::attest::Attested;
 use super::{Answer, Caller, Protocol, Service};
 use crate::api::v1alpha1::RegistrationState;
 use crate::domain::attestation::tpm::PublicArea;
-use crate::domain::attestation::{Attestation, DeviceCredential, SymmetricKey};
+use crate::domain::attestation::{Attestation, DeviceCredential};
 use crate::domain::ids::{IdScope, RegistrationId};
 use crate::gateway::body::{Body, TpmKeys};
 use crate::gateway::error::Problem;
@@ -77,6 +77,15 @@ impl<R: Registrations> Service<R> {
         sealed
     }
 
+    /// A challenge whose key nobody looks for: for a TPM that is refused, so that it comes as far as
+    /// its first request. `None` where it shows keys to which nothing can be encrypted.
+    pub fn decoy(&self, keys: &TpmKeys) -> Option<Vec<u8>> {
+        let endorsement = PublicArea::from_base64(&keys.endorsement_key).ok()?;
+        let storage = PublicArea::from_base64(&keys.storage_root_key).ok()?;
+        let key = [(self.random)().to_be_bytes(), (self.random)().to_be_bytes()];
+        sealed(&endorsement, &storage, &key.concat())
+    }
+
     fn sealed_challenge(
         &self,
         scope: &IdScope,
@@ -104,7 +113,7 @@ impl<R: Registrations> Service<R> {
         let storage = read("storageRootKey", &keys.storage_root_key)?;
         let now = u64::try_from(self.clock.now().as_second()).unwrap_or_default();
         let key = endorsed.challenge_key(id, now);
-        sealed(&shown, &storage, &key).ok_or(Problem::Internal)
+        sealed(&shown, &storage, key.reveal()).ok_or(Problem::Internal)
     }
 }
 
@@ -136,7 +145,7 @@ pub(super) fn authentication_key(attested: &Attested, record: &Record) -> Option
     let storage = record.request.as_ref()?.storage_root_key.as_deref()?;
     let endorsement = PublicArea::from_base64(&tpm.endorsement_key).ok()?;
     let storage = PublicArea::from_base64(storage).ok()?;
-    sealed(&endorsement, &storage, &keys.primary).map(|blob| STANDARD.encode(blob))
+    sealed(&endorsement, &storage, keys.primary.reveal()).map(|blob| STANDARD.encode(blob))
 }
 
 fn read(name: &str, text: &str) -> Result<PublicArea, Problem> {
@@ -144,8 +153,8 @@ fn read(name: &str, text: &str) -> Result<PublicArea, Problem> {
         .map_err(|error| Problem::BadRequest(format!("tpm.{name} {error}")))
 }
 
-fn sealed(endorsement: &PublicArea, storage: &PublicArea, key: &SymmetricKey) -> Option<Vec<u8>> {
-    match envelope(endorsement, storage, key.reveal()) {
+fn sealed(endorsement: &PublicArea, storage: &PublicArea, key: &[u8]) -> Option<Vec<u8>> {
+    match envelope(endorsement, storage, key) {
         Ok(blob) => Some(blob),
         Err(error) => {
             tracing::warn!(%error, "a TPM's key is not one");

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 pub use fe2o3_amqp::types;
-pub use tpm::{SaslRefused, log_in_with_tpm};
+pub use tpm::{SaslRefused, log_in_showing, log_in_with_tpm};
 
 use super::{Registrar, Tpm, dial};
 

@@ -43,33 +43,11 @@ pub async fn log_in_with_tpm<S: Stream>(stream: S, tpm: &Tpm, scope: &str, id: &
 }
 
 async fn log_in<S: Stream>(mut stream: S, tpm: &Tpm, scope: &str, id: &str) -> Result<S> {
-    stream.write_all(&HEADER).await?;
-    let mut header = [0; 8];
-    stream.read_exact(&mut header).await?;
-    ensure!(header == HEADER, "the server says {header:?}");
-    let (code, offer) = frame(&mut stream).await?;
-    let offers = code == 0x40 && offer.windows(3).any(|name| name == b"TPM");
-    ensure!(offers, "the server does not offer the mechanism TPM");
-    let endorsement = STANDARD.decode(tpm.endorsement_key()?)?;
-    let names = format!("\0{scope}\0{id}\0");
-    let hello = binary(&[names.as_bytes(), &endorsement].concat())?;
-    let mechanism = [&[0xa3, 3][..], b"TPM", &hello].concat();
-    send(&mut stream, 0x41, &mechanism, 2).await?;
-    let asked = challenge(&mut stream).await?;
-    ensure!(
-        asked == [0],
-        "the storage root key is asked for by {asked:?}"
-    );
-    let storage = STANDARD.decode(tpm.storage_root_key()?)?;
-    respond(&mut stream, &storage).await?;
-    // Two segments, which the Java SDK counts.
-    let first = challenge(&mut stream).await?;
-    ensure!(first.first() == Some(&0x80), "a first segment: {first:?}");
-    respond(&mut stream, &[]).await?;
-    let last = challenge(&mut stream).await?;
-    ensure!(last.first() == Some(&0xC1), "a last segment: {last:?}");
-    let blob = STANDARD.encode([&first[1..], &last[1..]].concat());
-    let key = tpm.activate(&blob, "challenge")?;
+    let keys = [tpm.endorsement_key()?, tpm.storage_root_key()?];
+    let [endorsement, storage] = keys.map(|key| STANDARD.decode(key));
+    let keys = [&endorsement?[..], &storage?[..]];
+    let blob = challenged(&mut stream, keys, scope, id).await?;
+    let key = tpm.activate(&STANDARD.encode(blob), "challenge")?;
     let token = key.token(&format!("{scope}/registrations/{id}"), Some("registration"))?;
     ensure!(token.len() <= LONGEST_TOKEN, "a token of {}", token.len());
     respond(&mut stream, token.as_bytes()).await?;
@@ -78,6 +56,50 @@ async fn log_in<S: Stream>(mut stream: S, tpm: &Tpm, scope: &str, id: &str) -> R
         Said::Outcome(code) => Err(SaslRefused(code).into()),
         Said::Challenge(more) => bail!("a challenge after the last: {more:?}"),
     }
+}
+
+/// Shows these as endorsement key and storage root key: the challenge that follows. [`SaslRefused`] can
+/// be taken out of the error.
+pub async fn log_in_showing(
+    mut stream: impl Stream,
+    keys: [&[u8]; 2],
+    scope: &str,
+    id: &str,
+) -> Result<Vec<u8>> {
+    let work = timeout(PATIENCE, challenged(&mut stream, keys, scope, id));
+    work.await.context("SASL takes too long")?
+}
+
+async fn challenged(
+    stream: &mut impl Stream,
+    [endorsement, storage]: [&[u8]; 2],
+    scope: &str,
+    id: &str,
+) -> Result<Vec<u8>> {
+    stream.write_all(&HEADER).await?;
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).await?;
+    ensure!(header == HEADER, "the server says {header:?}");
+    let (code, offer) = frame(stream).await?;
+    let offers = code == 0x40 && offer.windows(3).any(|name| name == b"TPM");
+    ensure!(offers, "the server does not offer the mechanism TPM");
+    let names = format!("\0{scope}\0{id}\0");
+    let hello = binary(&[names.as_bytes(), endorsement].concat())?;
+    let mechanism = [&[0xa3, 3][..], b"TPM", &hello].concat();
+    send(stream, 0x41, &mechanism, 2).await?;
+    let asked = challenge(stream).await?;
+    ensure!(
+        asked == [0],
+        "the storage root key is asked for by {asked:?}"
+    );
+    respond(stream, storage).await?;
+    // Two segments, which the Java SDK counts.
+    let first = challenge(stream).await?;
+    ensure!(first.first() == Some(&0x80), "a first segment: {first:?}");
+    respond(stream, &[]).await?;
+    let last = challenge(stream).await?;
+    ensure!(last.first() == Some(&0xC1), "a last segment: {last:?}");
+    Ok([&first[1..], &last[1..]].concat())
 }
 
 async fn challenge(stream: &mut impl Stream) -> Result<Vec<u8>> {
