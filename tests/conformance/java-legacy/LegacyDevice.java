@@ -11,6 +11,7 @@ import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClient;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientRegistrationResult;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientStatus;
 import com.microsoft.azure.sdk.iot.provisioning.device.ProvisioningDeviceClientTransportProtocol;
+import com.microsoft.azure.sdk.iot.provisioning.security.SecurityProvider;
 import java.io.IOException;
 import java.util.Map;
 import java.util.Set;
@@ -96,7 +97,13 @@ public final class LegacyDevice {
         }
     }
 
-    private static LegacyCertificate security(JsonObject command, String id) throws Exception {
+    private static SecurityProvider security(JsonObject command, String id) throws Exception {
+        if (command.has("tpmPort")) {
+            int port = command.get("tpmPort").getAsInt();
+            boolean registers = Lines.text(command, "do").equals("register");
+            return new LegacyTpm(
+                    registers ? SimulatedTpm.opened(port, id) : SimulatedTpm.registered(port));
+        }
         return new LegacyCertificate(
                 id, Lines.text(command, "certificateFile"), Lines.text(command, "keyFile"));
     }

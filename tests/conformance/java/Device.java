@@ -73,6 +73,13 @@ public final class Device {
             byte[] key = Lines.text(command, "key").getBytes(StandardCharsets.UTF_8);
             return new SecurityProviderSymmetricKey(key, registrationId);
         }
+        if (command.has("tpmPort")) {
+            int port = command.get("tpmPort").getAsInt();
+            boolean registers = Lines.text(command, "do").equals("register");
+            return registers
+                    ? SimulatedTpm.opened(port, registrationId)
+                    : SimulatedTpm.registered(port);
+        }
         return new Certificate(
                 registrationId, Lines.text(command, "certificateFile"), Lines.text(command, "keyFile"));
     }

@@ -30,9 +30,18 @@ function certificate(command) {
   };
 }
 
+// The security client of a device, on a TPM that is reached as a simulator.
+function tpm(command, id) {
+  const { TpmSecurityClient } = require('azure-iot-security-tpm');
+  const { Tpm } = require('tss.js');
+  return new TpmSecurityClient(id, new Tpm(true, '127.0.0.1', command.tpmPort));
+}
+
 function clientOf(command, transport) {
   let security;
-  if (command.key) {
+  if (command.tpmPort) {
+    security = tpm(command, command.registrationId);
+  } else if (command.key) {
     const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
     security = new SymmetricKeySecurityClient(command.registrationId, command.key);
   } else {
@@ -77,6 +86,8 @@ async function register(command) {
     const client = clientOf(command, transport);
     if (command.payload) client.setProvisioningPayload(command.payload);
     state = await promisify(client.register.bind(client))();
+    // Of a device with a TPM the SDK hands on the whole answer.
+    if (command.tpmPort) state = state.registrationState;
   }
   return {
     status: state.status,
@@ -90,12 +101,19 @@ async function connect(command) {
   const { Client } = require('azure-iot-device');
   const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
   const protocol = command.transport.endsWith('-ws') ? MqttWs : Mqtt;
-  const names = `HostName=${command.hub};DeviceId=${command.device}`;
-  const proof = command.key ? `;SharedAccessKey=${command.key}` : ';x509=true';
-  const client = Client.fromConnectionString(names + proof, protocol);
+  let client;
+  if (command.tpmPort) {
+    const { TpmAuthenticationProvider } = require('azure-iot-security-tpm');
+    client = Client.fromAuthenticationProvider(TpmAuthenticationProvider.fromTpmSecurityClient(
+      command.device, command.hub, tpm(command, command.device)), protocol);
+  } else {
+    const names = `HostName=${command.hub};DeviceId=${command.device}`;
+    const proof = command.key ? `;SharedAccessKey=${command.key}` : ';x509=true';
+    client = Client.fromConnectionString(names + proof, protocol);
+  }
   // Without this, the SDK asks a hub that refuses it again and again, for four minutes.
   client.setRetryPolicy(new (require('azure-iot-common').NoRetry)());
-  if (!command.key) client.setOptions(certificate(command));
+  if (command.certificateFile) client.setOptions(certificate(command));
   const ended = new Promise((resolve) => client.on('disconnect', resolve));
   client.on('error', () => {});
   await promisify(client.open.bind(client))();

@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rehome_testing::device::Key;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use rehome_testing::device::{Key, SimulatedTpm, TpmKind};
 use rehome_testing::sdk::{Credential, Transport};
 use rehome_testing::{Authority, Issued};
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 
 use super::expectation::{Attestation, Variant};
 use super::life::Life;
 
 /// The Secret that holds every key.
 const SECRET: &str = "keys";
+/// Where in it the seed is of what TPMs are given.
+const SEED: &str = "seed";
+/// TPMs that are made at the same time.
+const TPMS_AT_ONCE: usize = 2;
 
 /// Every credential.
 pub(crate) struct Credentials {
@@ -23,9 +30,14 @@ pub(crate) struct Credentials {
     keys: BTreeMap<String, Key>,
     /// Who stands behind the devices of an Enrollment.
     authorities: BTreeMap<String, Chain>,
+    /// Of devices that have one, and of those who say that they are one of them.
+    tpms: Tpms,
     /// By registration id.
     devices: BTreeMap<String, Credential>,
 }
+
+/// By registration id.
+pub(crate) type Tpms = BTreeMap<String, Arc<SimulatedTpm>>;
 
 /// A root, and the authority below it that issues.
 struct Chain {
@@ -52,11 +64,12 @@ impl Chain {
 
 impl Credentials {
     /// None yet; certificates will be in this directory.
-    pub(crate) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path, tpms: Tpms) -> Self {
         Self {
             directory: directory.to_owned(),
             keys: BTreeMap::new(),
             authorities: BTreeMap::new(),
+            tpms,
             devices: BTreeMap::new(),
         }
     }
@@ -97,6 +110,14 @@ impl Credentials {
                     .then(|| json!({ "x509": { "signingCertificates": { "primary": root } } }));
                 (self.write(&id, &issued)?, attestation)
             }
+            Attestation::Tpm => {
+                let tpm = self.tpm(&id)?;
+                let attestation = json!({ "tpm": {
+                    "endorsementKey": tpm.tpm().endorsement_key()?,
+                    "secretRef": { "name": SECRET, "key": SEED },
+                } });
+                (Credential::Tpm(tpm), Some(attestation))
+            }
         };
         self.devices.insert(id, credential);
         Ok(attestation)
@@ -112,13 +133,19 @@ impl Credentials {
     pub(crate) fn of_impostor(&self, variant: Variant<'_>, id: &str) -> Result<Credential> {
         match variant.attestation {
             Attestation::Key | Attestation::GroupKey => Ok(Credential::Key(Key::random()?)),
-            Attestation::X509 => self.write(&format!("{id}-impostor"), &Issued::self_signed(id)?),
+            Attestation::X509 => self.write(&impostor(id), &Issued::self_signed(id)?),
             Attestation::X509Group => {
                 // Of an authority with the same name.
                 let issued = Chain::new(&Life::Impostor.enrollment(variant))?.issue(id)?;
-                self.write(&format!("{id}-impostor"), &issued)
+                self.write(&impostor(id), &issued)
             }
+            Attestation::Tpm => self.tpm(&impostor(id)).map(Credential::Tpm),
         }
+    }
+
+    fn tpm(&self, id: &str) -> Result<Arc<SimulatedTpm>> {
+        let found = self.tpms.get(id).cloned();
+        found.with_context(|| format!("{id} has no TPM"))
     }
 
     pub(crate) fn add_key(&mut self, enrollment: &str) -> Result<()> {
@@ -134,6 +161,7 @@ impl Credentials {
     /// The Secret with every key.
     pub(crate) fn secret(&self) -> Result<Value> {
         let mut entries = Map::new();
+        entries.insert(SEED.to_owned(), Key::random()?.to_base64().into());
         for (enrollment, key) in &self.keys {
             entries.insert(format!("{enrollment}.primary"), key.to_base64().into());
             let other = Key::random()?.to_base64();
@@ -189,4 +217,29 @@ fn individual(issued: &Issued, transport: Transport) -> Result<Value> {
         }
     };
     Ok(json!({ "x509": { "clientCertificates": certificate } }))
+}
+
+/// Every TPM that devices of these kinds need, and one for each who only says that he is one.
+pub(crate) async fn start_tpms<'v>(variants: impl Iterator<Item = Variant<'v>>) -> Result<Tpms> {
+    let with_tpm = variants.filter(|variant| variant.attestation == Attestation::Tpm);
+    let mut ids = Vec::new();
+    for variant in with_tpm {
+        ids.extend(Life::ALL.map(|life| life.registration_id(variant)));
+        ids.push(impostor(&Life::Impostor.registration_id(variant)));
+    }
+    let starting = ids.into_iter().map(async |id| {
+        // Programs make it, which are waited for.
+        let start = || Handle::current().block_on(SimulatedTpm::start(TpmKind::Rsa));
+        let tpm = tokio::task::spawn_blocking(start).await?;
+        anyhow::Ok((id, Arc::new(tpm?)))
+    });
+    stream::iter(starting)
+        .buffer_unordered(TPMS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// The name of what somebody has who says that he is this device.
+fn impostor(id: &str) -> String {
+    format!("{id}-impostor")
 }

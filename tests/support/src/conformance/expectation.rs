@@ -42,6 +42,12 @@ pub(crate) struct Sdk {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Unsupported {
     pub(crate) what: String,
+    /// Devices that there cannot be, where the SDK has each on its own: these transports with these
+    /// attestations.
+    #[serde(default)]
+    transports: Vec<Transport>,
+    #[serde(default)]
+    attestations: Vec<Attestation>,
     pub(crate) because: String,
 }
 
@@ -77,6 +83,7 @@ pub(crate) enum Attestation {
     GroupKey,
     X509,
     X509Group,
+    Tpm,
 }
 
 /// One kind of device: a row of the matrix.
@@ -142,7 +149,8 @@ impl Sdk {
                 attestation,
             })
         });
-        all.filter(|variant| variant.to_string().contains(&self.only))
+        all.filter(|variant| !self.unsupported.iter().any(|one| one.covers(*variant)))
+            .filter(|variant| variant.to_string().contains(&self.only))
     }
 
     /// How a device speaks to hubs: over WebSocket if it registers over it and the SDK can.
@@ -194,6 +202,13 @@ impl Service {
     }
 }
 
+impl Unsupported {
+    fn covers(&self, variant: Variant<'_>) -> bool {
+        self.transports.contains(&variant.transport)
+            && self.attestations.contains(&variant.attestation)
+    }
+}
+
 impl Rule {
     fn covers(&self, variant: Variant<'_>) -> bool {
         let names = |listed: bool, is_empty: bool| is_empty || listed;
@@ -211,7 +226,7 @@ impl Attestation {
     /// Whether many devices share its Enrollment.
     pub(crate) fn is_group(self) -> bool {
         match self {
-            Self::Key | Self::X509 => false,
+            Self::Key | Self::X509 | Self::Tpm => false,
             Self::GroupKey | Self::X509Group => true,
         }
     }
@@ -224,6 +239,7 @@ impl fmt::Display for Attestation {
             Self::GroupKey => "group-key",
             Self::X509 => "x509",
             Self::X509Group => "x509-group",
+            Self::Tpm => "tpm",
         })
     }
 }

@@ -15,7 +15,7 @@ use rehome_testing::sdk::{Credential, Device, Driver, Programs, Transport};
 use rehome_testing::{Cluster, Installation, PrivateNetwork, Process, scratch};
 use serde_json::Value;
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, start_tpms};
 use super::expectation::{Expectation, Sdk, Service, Variant};
 use super::life::{HUBS, Life};
 use super::restart::Fragile;
@@ -121,9 +121,10 @@ impl<'a> Floor<'a> {
             drivers.insert(name.to_owned(), Arc::new(driver));
         }
         let tenant = Tenant::start(&cluster, &installation, "field").await?;
+        let tpms = start_tpms(expectation.variants()).await?;
         let field = Field {
             id_scope: tenant.namespace.name().to_owned(),
-            credentials: Credentials::new(&directory),
+            credentials: Credentials::new(&directory, tpms),
             drivers,
         };
         let fragile = Fragile {

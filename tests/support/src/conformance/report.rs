@@ -66,7 +66,7 @@ pub(crate) fn page(expectation: &Expectation, cells: &Cells<'_>, services: &Serv
 }
 
 fn not_there(page: &mut String, place: &str, unsupported: &Unsupported) {
-    let Unsupported { what, because } = unsupported;
+    let Unsupported { what, because, .. } = unsupported;
     line(page, &format!("\n{place}: {what} ({because})."));
 }
 

@@ -4,7 +4,7 @@
 //! expect: the device was told another hub, a twin is not what it should be.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rehome_testing::device::{Applicant, Protocol, Told};
+use rehome_testing::device::{Applicant, Protocol, Tpm, TpmApplicant};
 use rehome_testing::sdk::{Answer, Credential, Device};
 use rehome_testing::until;
 use serde_json::{Value, json};
@@ -202,13 +202,17 @@ async fn refused(floor: &Floor<'_>, variant: Variant<'_>, life: Life) -> Result<
 
 async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
     let device = floor.device(variant, Life::Throttled)?;
+    let token = match &device.credential {
+        Credential::Tpm(tpm) => Some(sign_at_strict(floor, variant, &device, tpm.tpm()).await?),
+        Credential::Key(_) | Credential::Certificate { .. } => None,
+    };
     for _ in 0..CHANCES {
         // The harness's own client uses up what this device may ask.
         let used_up = until(MINUTE, async || {
-            match ask_at_strict(floor, variant, &device).await {
+            match ask_at_strict(floor, variant, &device, token.as_deref()).await {
                 Err(error) if format!("{error:#}").contains("answered 429") => Ok(()),
                 Err(error) => Err(error),
-                Ok(_) => bail!("not throttled yet"),
+                Ok(()) => bail!("not throttled yet"),
             }
         });
         used_up.await.map_err(or_silence)?;
@@ -224,7 +228,12 @@ async fn throttled(floor: &Floor<'_>, variant: Variant<'_>) -> Result<Seen> {
 }
 
 /// The same device as the harness's own client sees it.
-async fn ask_at_strict(floor: &Floor<'_>, variant: Variant<'_>, device: &Device) -> Result<Told> {
+async fn ask_at_strict(
+    floor: &Floor<'_>,
+    variant: Variant<'_>,
+    device: &Device,
+    token: Option<&str>,
+) -> Result<()> {
     let version = &floor.sdk(variant)?.api_version;
     let (strict, id) = (&floor.strict, &device.registration_id);
     match &device.credential {
@@ -235,7 +244,8 @@ async fn ask_at_strict(floor: &Floor<'_>, variant: Variant<'_>, device: &Device)
                 key: key.clone(),
                 api_version: version.clone(),
             };
-            strict.register(&applicant, Protocol::Https, None).await
+            let asked = strict.register(&applicant, Protocol::Https, None).await;
+            asked.map(drop)
         }
         Credential::Certificate { chain, key } => {
             let (chain, key) = (
@@ -244,9 +254,40 @@ async fn ask_at_strict(floor: &Floor<'_>, variant: Variant<'_>, device: &Device)
             );
             let trust = strict.trust.presenting(&chain, &key)?;
             let asked = strict.register_presenting(&trust, &device.id_scope, id, version);
-            asked.await
+            asked.await.map(drop)
+        }
+        Credential::Tpm(tpm) => {
+            let applicant = as_applicant(floor, variant, device, tpm.tpm())?;
+            let token = token.context("a device with a TPM has a token")?;
+            applicant.register(strict, token).await.map(drop)
         }
     }
+}
+
+/// A token that the device's TPM signs, whose few sessions the SDK may need later.
+async fn sign_at_strict(
+    floor: &Floor<'_>,
+    variant: Variant<'_>,
+    device: &Device,
+    tpm: &Tpm,
+) -> Result<String> {
+    let applicant = as_applicant(floor, variant, device, tpm)?;
+    let key = applicant.challenge(&floor.strict).await?;
+    applicant.token(&key)
+}
+
+fn as_applicant<'d>(
+    floor: &Floor<'d>,
+    variant: Variant<'_>,
+    device: &'d Device,
+    tpm: &'d Tpm,
+) -> Result<TpmApplicant<'d>> {
+    Ok(TpmApplicant {
+        tpm,
+        scope: &device.id_scope,
+        registration_id: &device.registration_id,
+        api_version: &floor.sdk(variant)?.api_version,
+    })
 }
 
 /// Fine, or given up: then registering once more must succeed.

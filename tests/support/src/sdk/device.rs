@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::driver::Driver;
-use crate::device::Key;
+use crate::device::{Key, SimulatedTpm};
 
 /// How a device speaks.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,8 @@ pub enum Credential {
         chain: PathBuf,
         key: PathBuf,
     },
+    /// A TPM of its own, whose key for the hub the SDK keeps there.
+    Tpm(Arc<SimulatedTpm>),
 }
 
 /// A device with its credential.
@@ -120,6 +122,7 @@ impl Device {
                 command["certificateFile"] = chain.display().to_string().into();
                 command["keyFile"] = key.display().to_string().into();
             }
+            Credential::Tpm(tpm) => command["tpmPort"] = tpm.port().into(),
         }
     }
 }

@@ -25,7 +25,7 @@ impl Programs {
     /// Fetches and compiles what is not there yet.
     pub fn ready() -> Result<Self> {
         let folder = folder().canonicalize()?;
-        let shared = ["Certificate", "Lines", "Trust"]
+        let shared = ["Certificate", "Lines", "SimulatedTpm", "Trust"]
             .map(|class| folder.join(format!("java-shared/{class}.java")));
         Ok(Self {
             python: packages::python(&folder.join("python/requirements.txt"))?,
