@@ -89,6 +89,7 @@ impl<B: Body> Life<B> {
                 home = match self.dwell(&home).await {
                     End::Over => break,
                     End::Moved(next) => next,
+                    End::SentAway(_) if self.run.is_over() => break,
                     End::SentAway(why) => match self.come_back(&home, &why).await {
                         Some(next) => next,
                         None => break,

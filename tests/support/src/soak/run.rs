@@ -64,6 +64,10 @@ impl Run {
         self.over.send_replace(true);
     }
 
+    pub(crate) fn is_over(&self) -> bool {
+        *self.over.borrow()
+    }
+
     /// Waits until it is over.
     pub(crate) async fn over(&self) {
         // The sender lives as long as this.
