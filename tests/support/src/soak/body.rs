@@ -7,11 +7,12 @@ mod sdk;
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rehome_testing::device::Registrar;
+use serde_json::Value;
 
 pub(crate) use fast::{API_VERSION, Fast, Proof};
-pub(crate) use sdk::{KINDS, Sdk};
+pub(crate) use sdk::{CLIENTS, Sdk};
 
 /// A kind of device: a row of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +50,8 @@ pub(crate) trait Body: Send + Sized + 'static {
     /// Connects to the hub.
     fn connect(&mut self, home: &Home) -> impl Future<Output = Result<()>> + Send;
 
-    /// Reads the twin: the count that it reported last, if it ever has.
-    fn count(&mut self) -> impl Future<Output = Result<Option<u64>>> + Send;
+    /// Reads the twin: what it has reported.
+    fn reported(&mut self) -> impl Future<Output = Result<Value>> + Send;
 
     /// Reports the count; done once the hub has it for good.
     fn report(&mut self, count: u64) -> impl Future<Output = Result<()>> + Send;
@@ -69,6 +70,25 @@ pub(crate) trait Body: Send + Sized + 'static {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
+/// The count in reported properties, 0 before there is one. Java's twins have only numbers with a
+/// point, and the SDK of 2018 reports and shows texts.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "only whole numbers come that far"
+)]
+pub(crate) fn count_of(reported: &Value) -> Result<u64> {
+    let count = &reported["count"];
+    if count.is_null() {
+        return Ok(0);
+    }
+    let text = count.as_str().and_then(|text| text.parse::<f64>().ok());
+    let number = count.as_f64().or(text);
+    let whole = number.filter(|number| *number >= 0.0 && number.fract() == 0.0);
+    let whole = whole.with_context(|| format!("the count is {count}"))?;
+    Ok(whole as u64)
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}, {}", self.client, self.protocol))
@@ -79,5 +99,24 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Refused(why) | Self::Broken(why)) = self;
         f.write_str(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_count_is_read_whatever_an_sdk_makes_of_it() {
+        let read = |count: Value| count_of(&json!({ "count": count }));
+        for seven in [json!(7), json!(7.0), json!("7"), json!("7.0")] {
+            assert_eq!(read(seven).unwrap(), 7);
+        }
+        assert_eq!(count_of(&json!({})).unwrap(), 0);
+        for nonsense in [json!(7.5), json!(-7), json!("seven"), json!([7])] {
+            assert!(read(nonsense).is_err());
+        }
     }
 }

@@ -1,18 +1,19 @@
 //! The devices: who they are, and the processes of those with an official SDK.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
-use rehome_testing::Dice;
+use anyhow::{Result, anyhow, bail, ensure};
 use rehome_testing::device::{Applicant, Protocol};
 use rehome_testing::sdk::{self, Driver, Programs, Transport};
+use rehome_testing::{Dice, until};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Size;
-use super::body::{API_VERSION, Fast, KINDS, Proof, Sdk};
-use super::ground::{Credential, GROUPS, Ground};
+use super::body::{API_VERSION, CLIENTS, Fast, Proof, Sdk};
+use super::ground::{Credential, GROUPS, Ground, PLANTS};
 use super::life::{Account, Life};
 use super::run::Run;
 
@@ -20,16 +21,26 @@ use super::run::Run;
 /// for the first time, who run the control plane and the devices too.
 const APPEAR: u32 = 25;
 
+/// Processes that start at a time: they are busy, and all else has to wait.
+const STARTING: usize = 3;
+/// Longest time for one of them to have a home.
+const STARTS: Duration = Duration::from_mins(2);
+/// Longest time for the last device to stop: SDKs end what they have begun.
+const STOPS: Duration = Duration::from_mins(5);
+
 /// The devices while they live.
 pub(crate) struct Fleet {
     lives: JoinSet<Account>,
+    /// All registration ids.
+    names: BTreeSet<String>,
     /// Registration ids of the fast client's devices, by the number of their group.
     pub(crate) fast: Vec<Vec<String>>,
 }
 
 impl Fleet {
-    /// Has every device come.
-    pub(crate) fn start(
+    /// Has every device come: the processes, then those of the fast client, which are still on their
+    /// way when this is over.
+    pub(crate) async fn start(
         ground: &Ground,
         programs: Option<&Programs>,
         run: &Arc<Run>,
@@ -37,21 +48,26 @@ impl Fleet {
     ) -> Result<Self> {
         let mut fleet = Self {
             lives: JoinSet::new(),
+            names: BTreeSet::new(),
             fast: vec![Vec::new(); GROUPS],
         };
         if let Some(programs) = programs {
             for number in 0..size.sdk_processes {
+                arrived(run, (number + 1).saturating_sub(STARTING)).await?;
                 let (name, sdk) = sdk(ground, programs, number)?;
                 let dice = Dice::of(size.seed, number as u64);
                 let life = Life::new(sdk, &name, dice, run.clone());
+                fleet.names.insert(name);
                 fleet.lives.spawn(life.lead());
             }
+            arrived(run, size.sdk_processes).await?;
         }
         for number in 0..size.fast() {
             let (name, fast) = fast(ground, number)?;
             fleet.fast[number % GROUPS].push(name.clone());
             let dice = Dice::of(size.seed, (size.sdk_processes + number) as u64);
             let life = Life::new(fast, &name, dice, run.clone());
+            fleet.names.insert(name);
             let wait = Duration::from_secs(1) * u32::try_from(number)? / APPEAR;
             fleet.lives.spawn(async move {
                 sleep(wait).await;
@@ -61,14 +77,44 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// When all have stopped.
+    /// When all have stopped, as they were told to.
     pub(crate) async fn join(mut self) -> Result<Vec<Account>> {
         let mut accounts = Vec::new();
-        while let Some(account) = self.lives.join_next().await {
-            accounts.push(account?);
+        let all = async {
+            while let Some(account) = self.lives.join_next().await {
+                accounts.push(account?);
+            }
+            anyhow::Ok(())
+        };
+        if let Ok(stopped) = timeout(STOPS, all).await {
+            return stopped.map(|()| accounts);
         }
-        Ok(accounts)
+        for account in &accounts {
+            self.names.remove(&account.registration_id);
+        }
+        let left: Vec<_> = self.names.iter().take(10).map(String::as_str).collect();
+        let count = self.names.len();
+        bail!(
+            "{count} devices have not stopped after {STOPS:?}, such as {}",
+            left.join(", ")
+        )
     }
+}
+
+/// Waits until so many devices have a home.
+async fn arrived(run: &Run, count: usize) -> Result<()> {
+    let waited = until(STARTS, async || {
+        let arrived = run.arrived();
+        ensure!(arrived >= count, "{arrived} processes have a home");
+        Ok(())
+    });
+    waited.await.map_err(|last| {
+        let last = last.unwrap_or_else(|| anyhow!("no answer"));
+        last.context(format!(
+            "waited {STARTS:?} for number {count}, and saw\n{}",
+            run.faults
+        ))
+    })
 }
 
 /// Every group has devices of every protocol.
@@ -105,13 +151,18 @@ fn fast(ground: &Ground, number: usize) -> Result<(String, Fast)> {
     Ok((registration_id, device))
 }
 
-/// What process number `number` has: its SDK, its transport, and the number of its group. Of five
-/// processes of one SDK some have keys and some certificates.
+/// What process number `number` has: its SDK, its transport, and the number of its group. Of the
+/// processes of one SDK, some have keys and some certificates, where it knows both.
 fn kind(number: usize) -> (&'static str, Transport, usize) {
-    let (client, transports) = KINDS[number % KINDS.len()];
-    let turn = number / KINDS.len();
-    let group = (number + turn) % GROUPS;
-    (client, transports[turn % transports.len()], group)
+    let client = &CLIENTS[number % CLIENTS.len()];
+    let turn = number / CLIENTS.len();
+    let group = if client.knows_keys {
+        (number + turn) % GROUPS
+    } else {
+        PLANTS[turn % PLANTS.len()]
+    };
+    let transport = client.transports[turn % client.transports.len()];
+    (client.name, transport, group)
 }
 
 fn sdk(ground: &Ground, programs: &Programs, number: usize) -> Result<(String, Sdk)> {
@@ -147,26 +198,25 @@ fn sdk(ground: &Ground, programs: &Programs, number: usize) -> Result<(String, S
 
 #[cfg(test)]
 mod tests {
-    use super::super::ground::PLANTS;
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
-    fn twenty_processes_show_every_sdk_with_every_transport_keys_and_certificates() {
-        let all: Vec<_> = (0..20).map(kind).collect();
-        for (client, transports) in KINDS {
-            let of: Vec<_> = all.iter().filter(|(it, _, _)| *it == client).collect();
-            for transport in transports {
-                assert!(
-                    of.iter().any(|(_, it, _)| it == transport),
-                    "{client}, {transport}"
-                );
+    fn without_options_every_sdk_is_there_with_every_transport_keys_and_certificates() {
+        let size = Size::parse_from(["soak"]);
+        let all: Vec<_> = (0..size.sdk_processes).map(kind).collect();
+        for client in CLIENTS {
+            let name = client.name;
+            let of: Vec<_> = all.iter().filter(|(it, _, _)| *it == name).collect();
+            for transport in client.transports {
+                let found = of.iter().any(|(_, it, _)| it == transport);
+                assert!(found, "{name}, {transport}");
             }
-            for has_certificate in [true, false] {
-                let found = of
-                    .iter()
-                    .any(|(.., it)| PLANTS.contains(it) == has_certificate);
-                assert!(found, "{client}, certificate: {has_certificate}");
-            }
+            let has_key = of.iter().any(|(.., group)| !PLANTS.contains(group));
+            let has_certificate = of.iter().any(|(.., group)| PLANTS.contains(group));
+            assert_eq!(has_key, client.knows_keys, "{name}");
+            assert!(has_certificate, "{name}");
         }
     }
 }

@@ -18,7 +18,7 @@ use anyhow::{Error, Result};
 use rehome_testing::Dice;
 use tokio::time::sleep;
 
-use super::body::{Body, Failure, Home, Kind};
+use super::body::{Body, Failure, Home, Kind, count_of};
 use super::faults::Fault;
 use super::run::Run;
 use super::tally::Outcome;
@@ -160,7 +160,7 @@ impl<B: Body> Life<B> {
     /// Connects, and finds there what it left.
     async fn settle(&mut self, home: &Home) -> Result<()> {
         self.body.connect(home).await?;
-        let seen = self.body.count().await?.unwrap_or(0);
+        let seen = count_of(&self.body.reported().await?)?;
         let account = &mut self.account;
         let last = account.acknowledged;
         account.acknowledged = seen;

@@ -10,6 +10,7 @@ use kube::api::{DynamicObject, ListParams};
 use rehome_testing::until;
 use serde_json::Value;
 
+use super::body::count_of;
 use super::faults::{Fault, Faults};
 use super::ground::Ground;
 use super::life::Account;
@@ -194,11 +195,11 @@ fn judge_twin(account: &Account, twin: &Value, faults: &Faults) -> bool {
         is_unsure,
         ..
     } = account;
-    let seen = twin["properties"]["reported"]["count"]
-        .as_u64()
-        .unwrap_or(0);
-    let is_right = seen == *acknowledged || *is_unsure && seen == acknowledged + 1;
+    let reported = &twin["properties"]["reported"];
+    let is_right = count_of(reported)
+        .is_ok_and(|seen| seen == *acknowledged || *is_unsure && seen == acknowledged + 1);
     if !is_right {
+        let seen = &reported["count"];
         let what = format!("its hub has the count {seen} where {acknowledged} was acknowledged");
         faults.add(
             Fault::LostWrite,

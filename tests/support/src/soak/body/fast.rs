@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rehome_testing::device::{
     Applicant, Protocol, Refused, Registrar, Session, Told, Trust, Unregistered,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Body, Failure, Home, Kind};
 
@@ -106,9 +106,8 @@ impl Body for Fast {
         Ok(())
     }
 
-    async fn count(&mut self) -> Result<Option<u64>> {
-        let twin = self.session()?.twin().await?;
-        Ok(twin["reported"]["count"].as_u64())
+    async fn reported(&mut self) -> Result<Value> {
+        Ok(self.session()?.twin().await?["reported"].take())
     }
 
     async fn report(&mut self, count: u64) -> Result<()> {

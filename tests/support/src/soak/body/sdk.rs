@@ -9,12 +9,29 @@ use serde_json::{Value, json};
 
 use super::{Body, Failure, Home, Kind};
 
-/// Every SDK and what it speaks: `sdk::Programs` knows it by this name.
-pub(crate) const KINDS: [(&str, &[Transport]); 4] = [
-    ("python", &[Transport::Mqtt, Transport::MqttWs]),
-    ("node", &ALL),
-    ("node-legacy", &ALL),
-    ("java", &ALL),
+/// An SDK, and what it can.
+pub(crate) struct Client {
+    /// As `sdk::Programs` knows it.
+    pub(crate) name: &'static str,
+    pub(crate) transports: &'static [Transport],
+    /// Whether it can prove itself with a key; with a certificate they all can.
+    pub(crate) knows_keys: bool,
+}
+
+/// Every SDK.
+pub(crate) const CLIENTS: [Client; 5] = [
+    Client {
+        name: "python",
+        transports: &[Transport::Mqtt, Transport::MqttWs],
+        knows_keys: true,
+    },
+    Client::with_all_transports("node"),
+    Client::with_all_transports("node-legacy"),
+    Client::with_all_transports("java"),
+    Client {
+        knows_keys: false,
+        ..Client::with_all_transports("java-legacy")
+    },
 ];
 
 /// In an order in which few processes show much.
@@ -26,9 +43,19 @@ const ALL: [Transport; 5] = [
     Transport::MqttWs,
 ];
 
+impl Client {
+    const fn with_all_transports(name: &'static str) -> Self {
+        Self {
+            name,
+            transports: &ALL,
+            knows_keys: true,
+        }
+    }
+}
+
 /// See [`Body`].
 pub(crate) struct Sdk {
-    /// Of [`KINDS`].
+    /// Of [`CLIENTS`].
     pub(crate) client: &'static str,
     pub(crate) device: Device,
     /// The host name of the hub that it is connected to.
@@ -80,9 +107,8 @@ impl Body for Sdk {
         Ok(())
     }
 
-    async fn count(&mut self) -> Result<Option<u64>> {
-        let twin = self.device.twin(self.hub()?).await?;
-        read(&twin["reported"]["count"])
+    async fn reported(&mut self) -> Result<Value> {
+        Ok(self.device.twin(self.hub()?).await?["reported"].take())
     }
 
     async fn report(&mut self, count: u64) -> Result<()> {
@@ -112,35 +138,5 @@ impl Body for Sdk {
             // Some SDKs say so if the hub has ended the connection before.
             let _ = self.device.close(&hub).await;
         }
-    }
-}
-
-/// Java's twins have only numbers with a point.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "only whole numbers come that far"
-)]
-fn read(count: &Value) -> Result<Option<u64>> {
-    if count.is_null() {
-        return Ok(None);
-    }
-    let number = count.as_f64();
-    let whole = number.filter(|number| *number >= 0.0 && number.fract() == 0.0);
-    let whole = whole.with_context(|| format!("the count is {count}"))?;
-    Ok(Some(whole as u64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_count_is_read_whatever_the_sdk_makes_of_it() {
-        assert_eq!(read(&json!(7)).unwrap(), Some(7));
-        assert_eq!(read(&json!(7.0)).unwrap(), Some(7));
-        assert_eq!(read(&Value::Null).unwrap(), None);
-        assert!(read(&json!(7.5)).is_err());
-        assert!(read(&json!("7")).is_err());
     }
 }
