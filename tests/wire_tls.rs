@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use rcgen::{CertificateParams, KeyPair};
@@ -341,6 +341,26 @@ async fn one_address_cannot_open_connections_without_pause() {
         assert_eq!(came.is_ok(), number <= 3, "number {number}");
     }
     assert!(server.incidents.count(Incident::TooManyOfClient) >= 1);
+}
+
+/// Else a client could connect and be turned away as fast as it likes.
+#[tokio::test]
+async fn who_is_turned_away_has_to_wait_for_it() {
+    let limits = AcceptLimits {
+        per_client: 1,
+        ..AcceptLimits::default()
+    };
+    let (server, certificate) = server(limits).await;
+    let mut first = dial(server.address, &certificate, BOTH, None)
+        .await
+        .unwrap();
+    line(&mut first).await;
+    let begin = Instant::now();
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(20), second.read_u8()).await;
+    assert!(closed.expect("it is closed in the end").is_err());
+    assert!(begin.elapsed() > Duration::from_millis(900));
+    assert_eq!(server.incidents.count(Incident::TooManyOfClient), 1);
 }
 
 /// A device whose first packet is dropped hears nothing for a second.

@@ -1,5 +1,6 @@
 //! From a listening socket to an authenticated byte stream, bounded at every step.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -116,6 +117,34 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(WAITING)
 }
 
+/// Connections that are turned away are kept open for a moment: a client that opens another as soon as
+/// one is closed is slowed down, at the cost of so many descriptors.
+const TURNED_AWAY: usize = 1024;
+/// How long that is.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// Connections for which there is no place, the oldest first. Dropping one closes it.
+#[derive(Default)]
+struct TurnedAway(VecDeque<(Instant, TcpStream)>);
+
+impl TurnedAway {
+    fn take(&mut self, tcp: TcpStream) {
+        if self.0.len() == TURNED_AWAY {
+            self.0.pop_front();
+        }
+        self.0.push_back((Instant::now() + MOMENT, tcp));
+    }
+
+    /// Waits until the oldest is due, and closes it. Losing this future loses nothing.
+    async fn close_next(&mut self) {
+        let Some((due, _)) = self.0.front() else {
+            return std::future::pending().await;
+        };
+        sleep_until(*due).await;
+        self.0.pop_front();
+    }
+}
+
 /// A connection before its handshake, which has a place among all.
 enum Newcomer {
     /// Of a client that counts.
@@ -156,10 +185,12 @@ impl Acceptor {
         S: Future<Output = ()> + Send + 'static,
     {
         let mut stop = std::pin::pin!(stop);
+        let mut turned_away = TurnedAway::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => return,
+                () = turned_away.close_next() => continue,
                 accepted = listener.accept() => accepted,
             };
             let (tcp, address) = match accepted {
@@ -173,6 +204,7 @@ impl Acceptor {
             };
             // Before a task is spawned: one connection too many costs next to nothing.
             let Some(newcomer) = self.admit(address.ip()) else {
+                turned_away.take(tcp);
                 continue;
             };
             let (this, config, serve) = (self.clone(), config.clone(), serve.clone());
