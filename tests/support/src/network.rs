@@ -19,20 +19,35 @@ pub const fn loopback(number: u8) -> Ipv4Addr {
 
 /// A port that nothing listens on at `address`; never the same twice in one process.
 pub fn free_port(address: Ipv4Addr) -> Result<u16> {
+    let [port] = free_ports(address)?;
+    Ok(port)
+}
+
+/// As [`free_port`], with the ports that follow it.
+pub(crate) fn free_ports<const N: usize>(address: Ipv4Addr) -> Result<[u16; N]> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes that look for ports at the same time begin in different places.
     let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT))?;
+    let wanted = u16::try_from(N)?;
     for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let port = FIRST + (start + step) % COUNT;
-        if TcpListener::bind((address, port)).is_ok() {
-            return Ok(port);
+        let step = NEXT.fetch_add(wanted, Ordering::Relaxed) % COUNT;
+        let first = FIRST + (start + step) % COUNT;
+        let mut ports = [first; N];
+        for (port, more) in ports.iter_mut().zip(0..) {
+            *port += more;
+        }
+        if ports.iter().all(|port| is_free(address, *port)) {
+            return Ok(ports);
         }
     }
     bail!(
         "no free port on {address} between {FIRST} and {}",
         FIRST + COUNT
     )
+}
+
+fn is_free(address: Ipv4Addr, port: u16) -> bool {
+    TcpListener::bind((address, port)).is_ok()
 }
 
 /// Whether a container engine answers. A client alone proves nothing: it may have no engine.
@@ -51,9 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_free_ports_differ_and_can_be_listened_on() {
-        let [one, two] = [(); 2].map(|()| free_port(loopback(3)).unwrap());
-        assert_ne!(one, two);
+    fn free_ports_differ_and_can_be_listened_on() {
+        let one = free_port(loopback(3)).unwrap();
+        let [two, three] = free_ports(loopback(3)).unwrap();
+        assert!(one != two && two + 1 == three, "{one} {two} {three}");
         let listener = TcpListener::bind((loopback(3), one)).unwrap();
         assert_eq!(
             listener.local_addr().unwrap().to_string(),

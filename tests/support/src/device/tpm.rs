@@ -17,7 +17,7 @@ pub use registration::TpmApplicant;
 pub use simulator::SimulatedTpm;
 
 use super::key::{encoded, token_end};
-use crate::network::{free_port, loopback};
+use crate::network::{free_ports, loopback};
 use crate::process::Process;
 
 /// Longest time for the TPM to serve.
@@ -52,7 +52,8 @@ impl Tpm {
     /// Makes a TPM with keys of its own.
     pub async fn start(kind: TpmKind) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (server, control) = two_ports()?;
+        // `tpm2-tools` take the control port to be the one after the server's.
+        let [server, control] = free_ports(loopback(1))?;
         let state = directory.path().join("state");
         std::fs::create_dir(&state)?;
         let arguments = [
@@ -248,18 +249,4 @@ impl TpmHeldKey<'_> {
             policy.unwrap_or_default()
         ))
     }
-}
-
-/// `tpm2-tools` take the control port to be the one after the server's. Both are handed out to
-/// nobody else.
-fn two_ports() -> Result<(u16, u16)> {
-    let mut server = free_port(loopback(1))?;
-    for _ in 0..1000 {
-        let control = free_port(loopback(1))?;
-        if server.checked_add(1) == Some(control) {
-            return Ok((server, control));
-        }
-        server = control;
-    }
-    bail!("no two ports in a row are free")
 }

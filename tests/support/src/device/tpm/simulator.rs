@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Tpm, TpmKind, two_ports};
-use crate::network::loopback;
+use super::{Tpm, TpmKind};
+use crate::network::{free_ports, loopback};
 
 /// Largest command or answer of any TPM.
 const LARGEST: usize = 4096;
@@ -48,7 +48,7 @@ impl SimulatedTpm {
     /// Makes a TPM with keys of its own.
     pub async fn start(kind: TpmKind) -> Result<Self> {
         let tpm = Tpm::start(kind).await?;
-        let (port, platform) = two_ports()?;
+        let [port, platform] = free_ports(loopback(1))?;
         let commands = TcpListener::bind((loopback(1), port)).await?;
         let platform = TcpListener::bind((loopback(1), platform)).await?;
         let server = tpm.server;
