@@ -18,8 +18,10 @@ A device proves itself with a *key* of its own (individual Enrollment) or with o
 from the key of its group (*group-key*); with a self-signed certificate of its own (*x509*: the \
 Enrollment holds the certificate, or its thumbprint where the device speaks over WebSocket) or with one \
 that an authority below the root of its group has issued (*x509-group*: the device presents both, and \
-possession of the root's key is proven). At its hub, a device proves itself with the same and speaks \
-MQTT, over WebSocket where it registers over WebSocket and its SDK can.
+possession of the root's key is proven); with a TPM 2.0 (*tpm*: a software TPM, in which the SDK finds \
+the endorsement key that the Enrollment names). At its hub, a device proves itself with the same and \
+speaks MQTT, over WebSocket where it registers over WebSocket and its SDK can; a TPM signs its token \
+there with the key that the registration brought.
 
 ";
 
