@@ -226,6 +226,8 @@ async fn act(
     controllers.spawn(drive_registrations.run(stores.registrations, registrations, &ctx, &stop));
     tracing::info!("the controller acts");
     tokio::select! {
+        // Controllers are told to stop as well: one that has is no failure.
+        biased;
         () = stop => {}
         Some(what) = endless.join_next() => {
             return Err(RunError::Ended(what.unwrap_or("a background task")));
