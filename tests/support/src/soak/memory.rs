@@ -2,9 +2,9 @@
 //!
 //! What a process takes rises while caches fill, and then goes up and down with its work. So the
 //! first third of its samples is warm-up, and the rest must be flat: neither the medians of its first
-//! and last minute nor the line through all of it may rise by more than [`MAY_GROW`] allows, and what
-//! there is a reason for: connections, and what is kept of moves. What was freed is not given back to
-//! the system, so of connections the most that there were at any time counts.
+//! and last minute nor the line through all of it may rise by more than [`MAY_GROW`] allows, and
+//! [`CONNECTION`] for each connection more. What was freed is not given back to the system, so of
+//! connections the most that there were at any time counts.
 
 use std::fmt;
 
@@ -13,13 +13,10 @@ const WINDOW: f64 = 60.0;
 /// Shortest time after warm-up that is judged, in seconds.
 const SHORTEST: f64 = 120.0;
 /// What the median may grow by after warm-up without a reason: a tenth, for the allocator's sake, and
-/// the newest messages, which hubs keep.
+/// what is kept for each device and bounded: eight past operations, and the newest messages.
 const MAY_GROW: (f64, f64) = (0.10, 4.0 * 1024.0);
 /// KiB for each connection: the budget of one that is idle.
 const CONNECTION: f64 = 40.0;
-/// KiB that a registration grows by with a move, wherever it is kept: a line of its history, which has
-/// at most eight.
-const MOVE: f64 = 1.0;
 /// What the highest sample may be above the first minute: a group that moves is work for all.
 const MAY_PEAK: (f64, f64) = (0.25, 8.0 * 1024.0);
 
@@ -54,8 +51,7 @@ pub(crate) const HEAD: &str =
 
 /// What is allowed, for those who read the table.
 pub(crate) const LIMITS: &str = "first and last: medians of a minute, after a third for warm-up; allowed above the first: \
-     last and line 10 % + 4 MiB, highest 25 % + 8 MiB, and 40 KiB for each connection more than before \
-     and, but for hubs, 1 KiB for each move";
+     last and line 10 % + 4 MiB, highest 25 % + 8 MiB, and 40 KiB for each connection more than before";
 
 impl Memory {
     /// Of at least one sample.
@@ -88,9 +84,9 @@ impl Memory {
         self.time >= SHORTEST
     }
 
-    /// Why it is not flat, if it keeps the history of that many moves.
-    pub(crate) fn growth(&self, moves: f64) -> Option<String> {
-        let with_reason = self.connections * CONNECTION + moves * MOVE;
+    /// Why it is not flat.
+    pub(crate) fn growth(&self) -> Option<String> {
+        let with_reason = self.connections * CONNECTION;
         let allowed = |(share, kib): (f64, f64)| self.first * share + kib + with_reason;
         let by_line = self.slope * self.time / 60.0;
         let seen = [
@@ -184,7 +180,7 @@ mod tests {
             20_000.0 + warm_up + 3000.0 * (time / 20.0).sin()
         });
         assert!(memory.can_be_judged());
-        assert_eq!(memory.growth(0.0), None, "{memory}");
+        assert_eq!(memory.growth(), None, "{memory}");
     }
 
     #[test]
@@ -192,23 +188,22 @@ mod tests {
         // 30 KiB in a second are 12 MiB after warm-up.
         let leak = of(|time| 30_000.0 + 30.0 * time);
         assert!((leak.slope - 1800.0).abs() < 1.0, "{}", leak.slope);
-        let growth = leak.growth(0.0).unwrap();
+        let growth = leak.growth().unwrap();
         assert!(growth.starts_with("the last minute"), "{growth}");
         // As steps, whose medians come late.
         let steps = of(|time| 30_000.0 + if time > 545.0 { 9000.0 } else { 0.0 });
-        assert!(steps.growth(0.0).is_some(), "{steps}");
+        assert!(steps.growth().is_some(), "{steps}");
     }
 
     #[test]
     fn what_there_is_a_reason_for_is_no_leak() {
         let grows = |time: f64| 30_000.0 + if time > 400.0 { 12_000.0 } else { 0.0 };
-        assert!(of(grows).growth(0.0).is_some());
-        assert_eq!(of(grows).growth(12_000.0), None);
+        assert!(of(grows).growth().is_some());
         let crowd = |most: f64| move |time: f64| if time > 400.0 { most } else { 100.0 };
-        assert_eq!(with_files(grows, crowd(400.0)).growth(0.0), None);
+        assert_eq!(with_files(grows, crowd(400.0)).growth(), None);
         // There were as many before: it has the memory of those.
         let before = |time: f64| if time < 100.0 { 400.0 } else { 100.0 };
-        assert!(with_files(grows, before).growth(0.0).is_some());
+        assert!(with_files(grows, before).growth().is_some());
     }
 
     #[test]
@@ -220,7 +215,7 @@ mod tests {
                 30_000.0
             }
         });
-        assert!(peak.growth(0.0).unwrap().contains("highest"));
+        assert!(peak.growth().unwrap().contains("highest"));
     }
 
     #[test]

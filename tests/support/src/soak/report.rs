@@ -10,7 +10,6 @@ use rehome_testing::Requests;
 use super::Size;
 use super::course::{Done, between_waves};
 use super::faults::Fault;
-use super::ground::HUBS;
 use super::memory::{HEAD, LIMITS, Memory};
 use super::run::Run;
 use super::sampling::{Incidents, Sampler, Used};
@@ -59,10 +58,7 @@ pub(crate) async fn progress(run: &Run, sampler: &Mutex<Sampler>, begin: Instant
 
 impl Report {
     /// What only the figures of the whole show.
-    #[expect(clippy::cast_precision_loss, reason = "moves of a run are few")]
     pub(crate) fn judge(&self) {
-        // After warm-up.
-        let moves = self.run.tally.registrations(Outcome::Moved) as f64 * 2.0 / 3.0;
         let faults = &self.run.faults;
         for (who, incidents) in [("gateways", &self.gateways), ("hubs", &self.hubs)] {
             for (incident, count) in &incidents.0 {
@@ -72,11 +68,7 @@ impl Report {
             }
         }
         for (name, memory) in &self.memory {
-            // Hubs keep no history.
-            let keeps_history = !HUBS.contains(&name.as_str());
-            let moves = if keeps_history { moves } else { 0.0 };
-            let growth = memory.growth(moves);
-            if let Some(growth) = growth.filter(|_| memory.can_be_judged()) {
+            if let Some(growth) = memory.growth().filter(|_| memory.can_be_judged()) {
                 faults.add(Fault::Growing, &format!("{name}: {growth}"));
             }
         }
