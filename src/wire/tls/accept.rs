@@ -1,10 +1,10 @@
 //! From a listening socket to an authenticated byte stream, bounded at every step.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::admission::{Admission, Slot};
@@ -254,7 +254,7 @@ impl Acceptor {
                 (source, self.slot(connection, source.ip())?)
             }
         };
-        let tls = match timeout_at(deadline, self.shake_hands(tcp, config)).await {
+        let tls = match timeout_at(deadline, self.shake_hands(tcp, config, &slot)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "TLS handshake failed");
@@ -302,11 +302,22 @@ impl Acceptor {
         &self,
         tcp: TcpStream,
         config: Arc<ServerConfig>,
+        slot: &Slot,
     ) -> io::Result<TlsStream<TcpStream>> {
         // Answers are small and a device waits for each.
         tcp.set_nodelay(true)?;
         let _permit = self.handshakes.acquire().await.map_err(io::Error::other)?;
-        TlsAcceptor::from(config).accept(tcp).await
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
+        let mut rest = pin!(hello.into_stream(config));
+        let answered = {
+            let _turn = slot.turn().await;
+            // Computes the answer to the client's first words, which is what costs.
+            poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await
+        };
+        match answered {
+            Poll::Ready(done) => done,
+            Poll::Pending => rest.await,
+        }
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::AcceptLimits;
@@ -27,11 +27,27 @@ pub(super) struct Admission {
     newcomers: Cache<IpAddr, Arc<Bucket>>,
 }
 
+/// Handshakes of one client that are computed at once. Signatures are dear: without turns, the
+/// signatures for a thousand connections that one client opens together would all come before the one
+/// for the next device. Network round trips take no turn, so a fleet behind one NAT loses nothing.
+const TURNS: usize = 4;
+
 /// Connections of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     all: usize,
     shaking: usize,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self {
+            all: 0,
+            shaking: 0,
+            turns: Arc::new(Semaphore::new(TURNS)),
+        }
+    }
 }
 
 impl Admission {
@@ -63,6 +79,7 @@ impl Admission {
         address: IpAddr,
     ) -> Option<Slot> {
         let client = self.networks.client(address);
+        let mut turns = None;
         if let Some(client) = client {
             if !self.may_come(client) {
                 return None;
@@ -75,10 +92,12 @@ impl Admission {
             }
             open.all += 1;
             open.shaking += 1;
+            turns = Some(open.turns.clone());
         }
         Some(Slot {
             admission: self.clone(),
             client,
+            turns,
             shaking: true,
             _connection: connection,
         })
@@ -101,11 +120,20 @@ pub(super) struct Slot {
     admission: Arc<Admission>,
     /// Absent for those who are not limited.
     client: Option<IpAddr>,
+    /// The client's; absent for those who are not limited.
+    turns: Option<Arc<Semaphore>>,
     shaking: bool,
     _connection: OwnedSemaphorePermit,
 }
 
 impl Slot {
+    /// Waits until few handshakes of the same client are being computed. To be held for as long as
+    /// one step takes to compute, never while waiting for the client.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.turns.as_ref()?.acquire().await.ok()
+    }
+
     pub(super) fn has_shaken_hands(&mut self) {
         self.shaking = false;
         if let Some(client) = &self.client
@@ -127,5 +155,36 @@ impl Drop for Slot {
                 clients.remove(client);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn slot(admission: &Arc<Admission>, last: u8) -> Slot {
+        let connection = admission.connection().unwrap();
+        admission
+            .client(connection, [192, 0, 2, last].into())
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn handshakes_of_one_client_wait_for_each_other_and_not_those_of_others() {
+        let admission = Admission::new(AcceptLimits::default(), Arc::default());
+        let slots: Vec<_> = (0..=TURNS).map(|_| slot(&admission, 1)).collect();
+        let (last, first) = slots.split_last().unwrap();
+        let mut turns: Vec<_> = first
+            .iter()
+            .map(|slot| slot.turn().now_or_never())
+            .collect();
+        assert!(turns.iter().all(Option::is_some));
+        assert!(last.turn().now_or_never().is_none());
+        let other = slot(&admission, 2);
+        assert!(other.turn().now_or_never().is_some());
+        turns.pop();
+        assert!(last.turn().now_or_never().is_some());
     }
 }
