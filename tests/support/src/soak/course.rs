@@ -33,6 +33,13 @@ pub(crate) struct Done {
     pub(crate) triggers: usize,
 }
 
+/// Where a group is after so many moves, as a number of [`HUBS`]: each goes to the hub that a group has
+/// just left. No hub ever has more groups than in the beginning, so what a hub takes later is no more
+/// than what it took while the run was warming up.
+pub(crate) fn hub_of(group: usize, moves: usize) -> usize {
+    (group + moves * (HUBS.len() - 1)) % HUBS.len()
+}
+
 /// How long it is from one group's turn to the next one's.
 pub(crate) fn between_waves(time: Duration) -> Duration {
     let turns = u32::try_from(GROUPS).unwrap_or(u32::MAX) * ROUNDS;
@@ -50,7 +57,7 @@ pub(crate) async fn waves(ground: &Ground, fast: &[Vec<String>], time: Duration)
         if begin.elapsed() + every > time {
             break;
         }
-        let hub = HUBS[(number + round + 1) % HUBS.len()];
+        let hub = HUBS[hub_of(number, round + 1)];
         let group = &ground.groups[number];
         let next = Instant::now() + every;
         ground.reallocate(group, hub).await?;
@@ -98,4 +105,26 @@ pub(crate) async fn outages(ground: &Ground, run: &Run, time: Duration) -> Resul
         run.gateways[1].is_back();
     }
     Ok(incidents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_hub_ever_has_more_groups_than_others() {
+        let mut homes: Vec<_> = (0..GROUPS).map(|group| hub_of(group, 0)).collect();
+        for wave in 0..5 * GROUPS {
+            let (group, moves) = (wave % GROUPS, wave / GROUPS + 1);
+            assert_ne!(homes[group], hub_of(group, moves), "a wave moves its group");
+            homes[group] = hub_of(group, moves);
+            for hub in 0..HUBS.len() {
+                let groups = homes.iter().filter(|home| **home == hub).count();
+                assert!(
+                    (2..=GROUPS.div_ceil(HUBS.len())).contains(&groups),
+                    "{homes:?}"
+                );
+            }
+        }
+    }
 }

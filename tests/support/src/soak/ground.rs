@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::PATIENCE;
+use super::course::hub_of;
 
 pub(crate) const HUBS: [&str; 3] = ["hub-west", "hub-east", "hub-north"];
 /// Groups of devices, which move as a whole.
@@ -53,7 +54,7 @@ pub(crate) enum Credential {
 
 impl Group {
     fn new(number: usize) -> Result<Self> {
-        let hub = HUBS[number % HUBS.len()];
+        let hub = HUBS[hub_of(number, 0)];
         Ok(if PLANTS.contains(&number) {
             Self::Plant(Box::new(Plant::new(
                 &format!("plant-{number}"),
