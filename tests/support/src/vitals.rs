@@ -1,8 +1,10 @@
 //! What processes take of this machine, as Linux shows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 
 /// As Linux counts CPU time for us: 100 in a second.
 pub const TICKS: u64 = 100;
@@ -34,6 +36,12 @@ pub fn cpu_ticks(pid: u32) -> Result<u64> {
             .context("time")
     };
     Ok(field(11)? + field(12)?)
+}
+
+/// CPU time that this process has used.
+pub fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(used).unwrap_or_default()
 }
 
 /// CPU time that the processes of each program use that `/proc` shows, in ticks, by the program's

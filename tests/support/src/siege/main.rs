@@ -14,7 +14,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use rehome_testing::attack::{ATTACKS, Prey, hold};
 use rehome_testing::keep_files;
-use rehome_testing::vitals::cpu_ticks;
+
+use burner::Profile;
 
 #[derive(Parser)]
 #[command(name = "attack", version)]
@@ -51,9 +52,9 @@ enum Command {
     /// Hold idle connections to the gateway that standard input describes, until it ends
     #[command(hide = true)]
     Hold { count: usize },
-    /// Use so many thousandths of a core
+    /// Use the CPU as attackers did, which standard input tells
     #[command(hide = true)]
-    Burn { share: u32, seconds: u64 },
+    Burn,
 }
 
 fn main() -> ExitCode {
@@ -79,9 +80,9 @@ fn run(arguments: Arguments) -> Result<()> {
         }) => {
             let attack = ATTACKS.iter().find(|attack| attack.name == name);
             let attack = attack.context("no such attack")?;
-            let time = Duration::from_secs(seconds);
-            runtime.block_on(attack.strike(&prey()?, attackers, time));
-            println!("cpu {}", cpu_ticks(std::process::id())?);
+            let (prey, time) = (prey()?, Duration::from_secs(seconds));
+            let strike = attack.strike(&prey, attackers, time);
+            println!("cpu {}", runtime.block_on(Profile::of(strike))?);
             Ok(())
         }
         Some(Command::Hold { count }) => {
@@ -91,8 +92,8 @@ fn run(arguments: Arguments) -> Result<()> {
             std::io::stdin().read_line(&mut String::new())?;
             Ok(())
         }
-        Some(Command::Burn { share, seconds }) => {
-            burner::burn(share, Duration::from_secs(seconds));
+        Some(Command::Burn) => {
+            line()?.parse::<Profile>()?.burn();
             Ok(())
         }
         None => runtime.block_on(siege::run(&rehome()?, &arguments.size)),
@@ -100,9 +101,13 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn prey() -> Result<Prey> {
+    Prey::from_json(&serde_json::from_str(&line()?)?)
+}
+
+fn line() -> Result<String> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    Prey::from_json(&serde_json::from_str(&line)?)
+    Ok(line)
 }
 
 /// The program under test, built beside this one.

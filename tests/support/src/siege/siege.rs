@@ -9,12 +9,13 @@ use kube::api::{Patch, PatchParams};
 use rehome_testing::attack::{ATTACKS, Attack, Prey, Signs};
 use rehome_testing::fleet::{Group, Tenant};
 use rehome_testing::installation::Flags;
-use rehome_testing::vitals::{TICKS, rss};
+use rehome_testing::vitals::rss;
 use rehome_testing::{Cluster, Installation, Process, scratch};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::Size;
+use crate::burner::Profile;
 use crate::honest;
 use crate::table::{HEAD, Row};
 
@@ -110,19 +111,18 @@ impl Siege {
             attack.earnest.to_string(),
             seconds.to_string(),
         ];
-        let mut attackers = spawn("strike", &arguments, Some(&self.prey))?;
+        let prey = self.prey.to_json().to_string();
+        let mut attackers = spawn("strike", &arguments, &prey)?;
         let largest = self.watch(time);
         let honest = honest::come(&self.installation.registrar, &self.requests, time);
         let (largest, honest) = tokio::join!(largest, honest);
         let ended = attackers.wait_for_line("cpu ", PATIENCE).await?;
-        let ticks: u64 = ended.trim_start_matches("cpu ").parse()?;
-        let share = u32::try_from(ticks * 1000 / TICKS / seconds)?;
+        let profile: Profile = ended.trim_start_matches("cpu ").parse()?;
         let after = Signs::look(&self.installation).await?;
         let requests = self.cluster.audit().context("no audit log")?.since(mark)?;
         let writes = requests.writes().to_group("rehome.dev");
         let writes = writes.only(|write| write.resource == "deviceregistrations");
-        let burner = [share.to_string(), seconds.to_string()];
-        let mut burner = spawn("burn", &burner, None)?;
+        let mut burner = spawn("burn", &[], &profile.to_string())?;
         let burnt = honest::come(&self.installation.registrar, &self.requests, time).await?;
         burner.wait(PATIENCE).await?;
         Ok(Row {
@@ -134,7 +134,7 @@ impl Siege {
             writes: writes.0.len(),
             grown: largest?.saturating_sub(before.rss),
             may_grow: GROWTH + EACH * u64::try_from(attack.earnest)?,
-            share,
+            share: profile.share(),
             attacked: honest?.p99(),
             burnt: burnt.p99(),
         })
@@ -153,7 +153,8 @@ impl Siege {
     /// KiB for each of so many connections that nobody uses.
     async fn idle(&self, count: usize) -> Result<u64> {
         let before = rss(self.installation.gateway.pid())?;
-        let mut holder = spawn("hold", &[count.to_string()], Some(&self.prey))?;
+        let prey = self.prey.to_json().to_string();
+        let mut holder = spawn("hold", &[count.to_string()], &prey)?;
         holder.wait_for_line("held ", PATIENCE).await?;
         let after = rss(self.installation.gateway.pid())?;
         holder.tell("enough")?;
@@ -179,13 +180,12 @@ async fn close(installation: &Installation, tenant: &Tenant, group: &Group) -> R
     anyhow::bail!("maxRegistrations is not taken up")
 }
 
-fn spawn(command: &str, arguments: &[String], prey: Option<&Prey>) -> Result<Process> {
+/// A process of this program that does a part, which that line tells more of.
+fn spawn(command: &str, arguments: &[String], line: &str) -> Result<Process> {
     let log = scratch("siege")?.join(format!("{command}.log"));
     let arguments = [&[command.to_owned()], arguments].concat();
     let program = std::env::current_exe()?;
     let mut process = Process::spawn_listening(command, program, arguments, log)?;
-    if let Some(prey) = prey {
-        process.tell(&prey.to_json().to_string())?;
-    }
+    process.tell(line)?;
     Ok(process)
 }
