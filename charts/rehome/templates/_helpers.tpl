@@ -7,9 +7,100 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Of objects of the cluster: installations that serve some namespaces may have the same name. */}}
+{{- define "rehome.clusterName" -}}
+{{- $name := include "rehome.fullname" . -}}
+{{- .Values.watch.namespaces | empty | ternary $name (printf "%s-%s" .Release.Namespace $name) -}}
+{{- end -}}
+
 {{- define "rehome.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Whether the gateway has pods of its own: text, empty for no. */}}
+{{- define "rehome.standalone" -}}
+{{- eq .Values.gateway.mode "standalone" | ternary "true" "" -}}
+{{- end -}}
+
+{{/* The pods that devices reach. */}}
+{{- define "rehome.gatewaySelector" -}}
+{{ include "rehome.selectorLabels" . }}
+app.kubernetes.io/component: {{ include "rehome.standalone" . | empty | ternary "controller" "gateway" }}
+{{- end -}}
+
+{{/* What both processes are told of the namespaces that they serve. */}}
+{{- define "rehome.watchArguments" -}}
+{{- range $number, $namespace := .Values.watch.namespaces }}
+{{- if $number }}{{ "\n" }}{{ end -}}
+- --namespace={{ $namespace }}
+{{- end }}
+{{- end -}}
+
+{{/* Roles: of the cluster, or of each namespace that is served. */}}
+{{- define "rehome.grant" -}}
+{{- $root := .root -}}
+{{- $name := .name -}}
+{{- $rules := .rules -}}
+{{- if .root.Values.watch.namespaces }}
+{{- range .root.Values.watch.namespaces }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $root.Release.Namespace }}-{{ $name }}
+  namespace: {{ . }}
+  labels:
+    {{- include "rehome.labels" $root | nindent 4 }}
+rules:
+  {{- $rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $root.Release.Namespace }}-{{ $name }}
+  namespace: {{ . }}
+  labels:
+    {{- include "rehome.labels" $root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $root.Release.Namespace }}-{{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ $root.Release.Namespace }}
+{{- end }}
+{{- else }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "rehome.labels" $root | nindent 4 }}
+rules:
+  {{- $rules | nindent 2 }}
+  # ID scopes.
+  - apiGroups: [""]
+    resources: [namespaces]
+    verbs: [get, list, watch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ $name }}
+  labels:
+    {{- include "rehome.labels" $root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ $root.Release.Namespace }}
+{{- end }}
 {{- end -}}
 
 {{- define "rehome.labels" -}}
@@ -63,6 +154,15 @@ metadata:
 spec:
   policyName: {{ .name }}
   validationActions: [Deny]
+  {{- with .root.Values.watch.namespaces }}
+  # Other namespaces are another installation's.
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+        - key: kubernetes.io/metadata.name
+          operator: In
+          values: {{ toJson . }}
+  {{- end }}
 {{- end -}}
 
 {{/* Where a container finds the API server and its certificate. */}}

@@ -64,8 +64,9 @@ pub async fn helm(arguments: &[&str], kubeconfig: Option<&Path>) -> Result<Outpu
     command.output().await.context("cannot run helm")
 }
 
-/// Every object of the chart with these values, as `helm template` prints them.
-pub async fn render_chart(values: &Value) -> Result<Vec<Value>> {
+/// What `helm template` prints for the chart with these values, on a cluster that has these groups
+/// and kinds besides Kubernetes' own.
+pub async fn render_text(values: &Value, capabilities: &[&str]) -> Result<String> {
     let file = scratch("values")?.join("values.json");
     std::fs::write(&file, serde_json::to_vec(values)?)?;
     let (chart, file) = (chart_directory(), file.display().to_string());
@@ -79,11 +80,18 @@ pub async fn render_chart(values: &Value) -> Result<Vec<Value>> {
         "-f",
         &file,
     ];
+    let capabilities = capabilities.iter().flat_map(|it| ["--api-versions", it]);
+    let arguments: Vec<_> = arguments.into_iter().chain(capabilities).collect();
     let output = helm(&arguments, None).await?;
     if !output.status.success() {
         bail!("helm template: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let text = String::from_utf8(output.stdout)?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Every object of the chart with these values, on a cluster with nothing but Kubernetes.
+pub async fn render_chart(values: &Value) -> Result<Vec<Value>> {
+    let text = render_text(values, &[]).await?;
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).context("rendered chart")?;
     Ok(documents
         .into_iter()

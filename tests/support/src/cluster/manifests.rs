@@ -33,11 +33,7 @@ impl Cluster {
     }
 
     /// Applies one object; a namespaced one that names no namespace goes into `namespace`.
-    pub(crate) async fn apply_object(
-        &self,
-        namespace: &str,
-        document: Value,
-    ) -> Result<DynamicObject> {
+    pub async fn apply_object(&self, namespace: &str, document: Value) -> Result<DynamicObject> {
         let params = PatchParams::apply("rehome-testing").force();
         self.patch_object(namespace, document, &params).await
     }

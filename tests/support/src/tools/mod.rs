@@ -4,12 +4,15 @@
 //! that a clean clone starts in seconds and a change of the module is never missed.
 
 mod build;
+mod foreign_crds;
 mod go;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aws_lc_rs::digest;
+
+pub use foreign_crds::foreign_crds;
 
 /// A program and the module in this repository that pins it.
 struct Tool {
