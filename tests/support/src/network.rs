@@ -1,10 +1,12 @@
 //! Addresses and ports of this machine, and whether it has a container engine.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Result, bail};
+use tokio::net::TcpSocket;
 
 /// Ports are taken from here: below the range from which Linux and others give ports to outgoing
 /// connections, so that a port stays free while the process that listened on it is restarted.
@@ -47,7 +49,16 @@ pub(crate) fn free_ports<const N: usize>(address: Ipv4Addr) -> Result<[u16; N]> 
 }
 
 fn is_free(address: Ipv4Addr, port: u16) -> bool {
-    TcpListener::bind((address, port)).is_ok()
+    take(address, port).is_ok()
+}
+
+/// Takes a port without listening. A process that another thread starts meanwhile holds a copy of the
+/// socket for a moment; only one that listens would keep others from listening there.
+fn take(address: Ipv4Addr, port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((address, port).into())?;
+    Ok(socket)
 }
 
 /// Whether a container engine answers. A client alone proves nothing: it may have no engine.
@@ -63,7 +74,19 @@ pub fn container_engine_answers() -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn looking_for_a_port_does_not_keep_others_from_it() {
+        let port = free_port(loopback(4)).unwrap();
+        let looking = take(loopback(4), port).unwrap();
+        let listener = TcpListener::bind((loopback(4), port)).unwrap();
+        drop(looking);
+        assert!(!is_free(loopback(4), port));
+        drop(listener);
+    }
 
     #[test]
     fn free_ports_differ_and_can_be_listened_on() {
