@@ -308,16 +308,7 @@ impl Acceptor {
         tcp.set_nodelay(true)?;
         let _permit = self.handshakes.acquire().await.map_err(io::Error::other)?;
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
-        let mut rest = pin!(hello.into_stream(config));
-        let answered = {
-            let _turn = slot.turn().await;
-            // Computes the answer to the client's first words, which is what costs.
-            poll_fn(|cx| Poll::Ready(rest.as_mut().poll(cx))).await
-        };
-        match answered {
-            Poll::Ready(done) => done,
-            Poll::Pending => rest.await,
-        }
+        in_turns(slot, hello.into_stream(config)).await
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
@@ -329,6 +320,33 @@ impl Acceptor {
     fn note(&self, incident: Incident, address: IpAddr) {
         self.surroundings.incidents.note(incident, address);
     }
+}
+
+/// Computes each step of `work` in a turn of the client, and waits for the client without one.
+async fn in_turns<F: Future>(slot: &Slot, work: F) -> F::Output {
+    let mut work = pin!(work);
+    loop {
+        let turn = slot.turn().await;
+        let step = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        drop(turn);
+        if let Poll::Ready(done) = step {
+            return done;
+        }
+        woken().await;
+    }
+}
+
+/// Ends when the task is woken, which whoever was polled before will do.
+async fn woken() {
+    let mut asleep = false;
+    poll_fn(|_| {
+        if std::mem::replace(&mut asleep, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// The encrypted stream. A client that drops TCP without `close_notify` simply ended it: that is how

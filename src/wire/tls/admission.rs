@@ -27,10 +27,10 @@ pub(super) struct Admission {
     newcomers: Cache<IpAddr, Arc<Bucket>>,
 }
 
-/// Handshakes of one client that are computed at once. Signatures are dear: without turns, the
-/// signatures for a thousand connections that one client opens together would all come before the one
-/// for the next device. Network round trips take no turn, so a fleet behind one NAT loses nothing.
-const TURNS: usize = 4;
+/// Handshakes of one client that are computed at once. They are dear: without turns, those of a
+/// thousand connections that one client opens together would all come before that of the next device.
+/// Network round trips take no turn, so a fleet behind one NAT loses nothing.
+const TURNS: usize = 2;
 
 /// Connections of one client.
 #[derive(Debug)]
