@@ -4,6 +4,7 @@
 //! Enrollment that says so. Moves no device: an edit takes effect at a device's next request.
 
 mod attestation;
+mod id_scope;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,8 +108,9 @@ async fn problem(
     ctx: &Context,
     namespace: &str,
 ) -> Result<Option<Verdict>, Error> {
-    if let Some(problem) = conflict(enrollment, ctx) {
-        return Ok(Some(problem));
+    let outside = id_scope::problem(ctx, namespace).or_else(|| conflict(enrollment, ctx));
+    if outside.is_some() {
+        return Ok(outside);
     }
     if let Some(problem) = attestation::problem(enrollment, ctx, namespace).await? {
         return Ok(Some(problem));

@@ -21,7 +21,7 @@ use super::context::{Context, Stores};
 use super::directory::name_of;
 use crate::api::v1alpha1::{
     ATTESTATION_LABEL, ConditionType, DeviceRegistration, Enrollment, IoTHub,
-    RESTORED_AT_ANNOTATION, is_true,
+    RESTORED_AT_ANNOTATION, claimed_id_scope, is_true,
 };
 use crate::cluster::watch::{Scope, Watched, watch};
 
@@ -379,9 +379,34 @@ fn namespace_changed(ctx: &Context, change: &Change<Namespace>) {
                 .registration(ObjectRef::from_obj(registration.as_ref()));
         }
     }
+    if ctx.is_synced() {
+        id_scopes_changed(ctx, change);
+    }
     if namespace.metadata.deletion_timestamp.is_some() {
         ctx.triggers.registrations(ctx.index.restless_in(&name));
         ctx.triggers.access(&name);
+    }
+}
+
+/// Who claims an ID scope that a namespace takes or leaves may get it now, or lose it.
+fn id_scopes_changed(ctx: &Context, change: &Change<Namespace>) {
+    let scope = |namespace: &Arc<Namespace>| claimed_id_scope(namespace);
+    let (old, new) = (
+        change.old.as_ref().map(scope),
+        change.new.as_ref().map(scope),
+    );
+    if old == new && !change.comes_or_goes() {
+        return;
+    }
+    let concerned = |namespace: &Namespace| {
+        let claimed = Some(claimed_id_scope(namespace));
+        claimed == old || claimed == new
+    };
+    for namespace in ctx.stores.namespaces.state_filter(concerned) {
+        let namespace = namespace.name_any();
+        for enrollment in ctx.directory.enrollments_in(&namespace) {
+            ctx.triggers.enrollment(&namespace, &enrollment);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod enrollments;
 mod gateway;
 mod hubs;
+mod id_scopes;
 mod lease;
 mod registrations;
 mod sweep;

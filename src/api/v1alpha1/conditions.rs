@@ -125,12 +125,8 @@ reasons! {
     HomeFound,
     /// The device vanished from every hub and is created anew.
     HomeLost,
-    /// A fence of ours outlived its move and was lifted.
-    HomeRestored,
     /// What may be left at former hubs is being removed.
     CleaningUp,
-    /// The trigger was consumed and the policy keeps the device where it is.
-    TriggerStays,
     /// Hub: another `IoTHub` claims the same host.
     HostTaken,
     /// A Secret does not exist.
@@ -161,8 +157,10 @@ reasons! {
     InitialTwinInvalid,
     /// Objects refer to this one; it goes when they are gone.
     InUse,
-    /// Another namespace claims this ID scope.
+    /// Another namespace, which is older, claims this ID scope.
     IdScopeTaken,
+    /// What the namespace claims is no ID scope.
+    IdScopeInvalid,
 }
 
 impl fmt::Display for Reason {

@@ -4,6 +4,7 @@ mod attestation;
 mod conditions;
 mod enrollment;
 mod hub;
+mod id_scope;
 mod registration;
 
 pub use attestation::{
@@ -21,6 +22,7 @@ pub use hub::{
     ConnectionSpec, ExistingDevices, HubAllocationSpec, IoTHub, IoTHubSpec, IoTHubStatus,
     SecretKeyRef, Sku,
 };
+pub use id_scope::{ID_SCOPE_ANNOTATION, claimed_id_scope};
 pub use registration::{
     CleanupEntry, DeviceRegistration, DeviceRegistrationSpec, DeviceRegistrationStatus,
     EnrollmentRef, FirstAssignment, HubRef, ModuleNote, OriginalStatus, PastOperation, RefusedMove,
@@ -37,9 +39,6 @@ pub const FINALIZER: &str = "rehome.dev/registry";
 
 /// Label that an attestation Secret must carry before the gateway may read it.
 pub const ATTESTATION_LABEL: &str = "rehome.dev/attestation";
-
-/// Annotation on a Namespace that sets its ID scope; absent means the namespace's name.
-pub const ID_SCOPE_ANNOTATION: &str = "rehome.dev/id-scope";
 
 /// Annotation on a Namespace: etcd was restored at this instant (RFC 3339).
 pub const RESTORED_AT_ANNOTATION: &str = "rehome.dev/restored-at";

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt as _;
 
-use crate::api::v1alpha1::ID_SCOPE_ANNOTATION;
+use crate::api::v1alpha1::claimed_id_scope;
 use crate::domain::ids::IdScope;
 
 /// One namespace's claim.
@@ -89,12 +89,7 @@ impl Scopes {
 }
 
 fn claim(namespace: &Namespace) -> Claim {
-    // An annotation that is no ID scope is a scope that no device can ask for.
-    let annotated = namespace.annotations().get(ID_SCOPE_ANNOTATION);
-    let scope = annotated
-        .cloned()
-        .unwrap_or_else(|| namespace.name_any())
-        .to_ascii_lowercase();
+    let scope = claimed_id_scope(namespace);
     let created = namespace
         .creation_timestamp()
         .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
@@ -103,6 +98,7 @@ fn claim(namespace: &Namespace) -> Claim {
 
 #[cfg(test)]
 mod tests {
+    use crate::api::v1alpha1::ID_SCOPE_ANNOTATION;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;

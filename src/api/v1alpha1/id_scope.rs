@@ -1,0 +1,17 @@
+//! Which ID scope a Namespace claims.
+
+use k8s_openapi::api::core::v1::Namespace;
+
+/// Annotation on a Namespace that sets its ID scope; absent means the namespace's name.
+pub const ID_SCOPE_ANNOTATION: &str = "rehome.dev/id-scope";
+
+/// The ID scope that a Namespace claims, in lower case. It may be none that a device can ask for.
+pub fn claimed_id_scope(namespace: &Namespace) -> String {
+    let metadata = &namespace.metadata;
+    let annotations = metadata.annotations.as_ref();
+    let annotated = annotations.and_then(|all| all.get(ID_SCOPE_ANNOTATION));
+    let scope = annotated.or(metadata.name.as_ref());
+    scope
+        .map(|scope| scope.to_ascii_lowercase())
+        .unwrap_or_default()
+}
