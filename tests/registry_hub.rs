@@ -73,6 +73,7 @@ fn hub_with(permissions: &[&str], key: &str) -> HubClient {
         rates: None,
         call_timeout: Duration::from_secs(20),
         guarantees: Vec::new(),
+        observer: Arc::new(()),
     };
     let transport = Arc::new(InProcess(rehome::hub::rest::router(hub)));
     HubClient::new(settings, transport, clock)

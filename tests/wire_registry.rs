@@ -90,6 +90,7 @@ fn hub(answers: impl IntoIterator<Item = Answer>) -> (HubClient, Arc<Recorded>) 
         rates: None,
         call_timeout: Duration::from_secs(20),
         guarantees: Vec::new(),
+        observer: Arc::new(()),
     };
     let client = HubClient::new(settings, recorded.clone(), Arc::new(Noon));
     (client, recorded)

@@ -79,7 +79,7 @@ pub struct Context {
     /// Events.
     pub events: Events,
     /// Counters and such.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Objects as the watches show them.
     pub stores: Stores,
     /// All registrations by what others know of them.
@@ -146,16 +146,17 @@ impl Context {
         let (events, event_writer) =
             Events::new(clients.requests.clone(), clock.clone(), &instance);
         let (stores, writers) = Writers::new();
+        let metrics = Arc::new(Metrics::new());
         let context = Arc::new(Self {
             client: clients.requests,
             started: clock.monotonic(),
             patience: SignedDuration::from_mins(2),
             events,
-            metrics: Metrics::new(),
+            hubs: HubClients::new(transports, clock.clone(), metrics.clone(), call_timeout),
+            metrics,
             stores,
             index: Arc::default(),
             directory: Arc::default(),
-            hubs: HubClients::new(transports, clock.clone(), call_timeout),
             probes: Probes::default(),
             counters: Counters::default(),
             backoff: Backoff::new(random.clone()),
@@ -186,13 +187,15 @@ impl Context {
             transports,
             mutant,
         } = life;
-        let hubs = HubClients::new(transports, clock.clone(), self.call_timeout);
+        let metrics = Arc::new(Metrics::new());
+        let calls = metrics.clone();
+        let hubs = HubClients::new(transports, clock.clone(), calls, self.call_timeout);
         Arc::new(Self {
             client,
             started: clock.monotonic(),
             patience: self.patience,
             events: self.events.clone(),
-            metrics: Metrics::new(),
+            metrics,
             stores: self.stores.clone(),
             index: self.index.clone(),
             directory: self.directory.clone(),

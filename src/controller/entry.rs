@@ -1,5 +1,6 @@
 //! What the index keeps of one registration.
 
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource as _, ResourceExt as _};
 
@@ -23,6 +24,10 @@ pub(super) struct Entry {
     /// Not at rest: a change elsewhere may let it go on.
     pub(super) restless: bool,
     registration_id: String,
+    /// When its open move began.
+    pub(super) moving_since: Option<Timestamp>,
+    /// Something of it may be left at a hub.
+    pub(super) to_clean_up: bool,
     /// Host that it is moving to.
     target: Option<String>,
     /// Name of the hub that an unanswered request proposes.
@@ -63,6 +68,8 @@ impl Entry {
             hubs: hubs.cloned().collect(),
             restless,
             registration_id: spec.registration_id.clone(),
+            moving_since: transfer.map(|transfer| transfer.started_at.0),
+            to_clean_up: !status.cleanup.is_empty(),
             target: transfer.map(|transfer| transfer.to.hub.host_name.clone()),
             proposed: pending.and_then(|request| request.proposed_hub.clone()),
             sticky_api: request

@@ -53,7 +53,10 @@ async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(health): State<Health>) -> impl IntoResponse {
-    let text = health.active.get().map(|ctx| ctx.metrics.text());
+    let text = health
+        .active
+        .get()
+        .map(|ctx| ctx.metrics.text(&ctx.census()));
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     (
         [(header::CONTENT_TYPE, format)],

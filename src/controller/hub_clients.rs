@@ -15,7 +15,8 @@ use crate::api::v1alpha1::{ConnectionSpec, HubRef, IoTHub, Reason};
 use crate::clock::Clock;
 use crate::domain::transfer::{Trouble, TroubleKind};
 use crate::registry::{
-    ConnectionString, HttpTransport, HubClient, HubSettings, Rates, Transport, TransportSetupError,
+    CallObserver, ConnectionString, HttpTransport, HubClient, HubSettings, Rates, Transport,
+    TransportSetupError,
 };
 
 /// Makes the transports; tests put in-process hubs here.
@@ -48,6 +49,7 @@ pub struct HubClients {
     slots: RwLock<HashMap<String, Slot>>,
     transports: Arc<dyn TransportFactory>,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn CallObserver>,
     call_timeout: Duration,
 }
 
@@ -79,12 +81,14 @@ impl HubClients {
     pub fn new(
         transports: Arc<dyn TransportFactory>,
         clock: Arc<dyn Clock>,
+        observer: Arc<dyn CallObserver>,
         call_timeout: Duration,
     ) -> Self {
         Self {
             slots: RwLock::default(),
             transports,
             clock,
+            observer,
             call_timeout,
         }
     }
@@ -194,6 +198,7 @@ impl HubClients {
             guarantees: status
                 .map(|status| status.guarantees.clone())
                 .unwrap_or_default(),
+            observer: self.observer.clone(),
         };
         Ok(HubClient::new(settings, transport, self.clock.clone()))
     }

@@ -11,6 +11,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
+use super::census::Unsettled;
 use super::entry::Entry;
 use crate::api::v1alpha1::{
     DeviceRegistration, HubCount, IoTHub, RegistrationCounts, RegistrationState, ReprovisionPolicy,
@@ -261,6 +262,37 @@ impl Index {
             .filter_map(|uid| state.entries.get(uid))
             .map(Entry::object)
             .collect()
+    }
+
+    /// Registrations by state, of all Enrollments.
+    pub fn totals(&self) -> RegistrationCounts {
+        let state = self.read();
+        let mut totals = RegistrationCounts::default();
+        for group in state.groups.values() {
+            totals.total += group.counts.total;
+            totals.assigning += group.counts.assigning;
+            totals.assigned += group.counts.assigned;
+            totals.failed += group.counts.failed;
+            totals.disabled += group.counts.disabled;
+            totals.would_move += count(group.would_move.len());
+        }
+        totals
+    }
+
+    /// Counts registrations that are not at rest.
+    pub(super) fn unsettled(&self) -> Unsettled {
+        let state = self.read();
+        let restless = state.restless.values().flatten();
+        let entries = restless.filter_map(|uid| state.entries.get(uid));
+        entries.fold(Unsettled::default(), |mut counts, entry| {
+            counts.all += 1;
+            counts.to_clean_up += i64::from(entry.to_clean_up);
+            if let Some(since) = entry.moving_since {
+                counts.moves += 1;
+                counts.oldest_move = Some(counts.oldest_move.map_or(since, |old| old.min(since)));
+            }
+            counts
+        })
     }
 
     /// Objects whose counters changed since the last call.

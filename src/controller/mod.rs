@@ -3,6 +3,7 @@
 //! Owns what runs when. Speaks no HTTP itself, and nothing here is safe because only one process
 //! runs it: guards at the API server and at the hubs are.
 
+mod census;
 pub mod context;
 mod counters;
 mod directory;

@@ -12,21 +12,25 @@ use tokio::sync::watch;
 
 use super::http::{ConnectionLimits, serve};
 use super::metrics::Metrics;
+use super::mirror::Mirror;
 use super::watch::Health;
 
 /// How `/metrics` says what it is.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The routes. Ready means: what is known of the cluster is complete and fresh.
-pub fn router(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+pub fn router(health: Arc<Health>, metrics: Arc<Metrics>, mirror: Arc<Mirror>) -> Router {
+    let its_health = health.clone();
     let ready = move || async move {
-        match health.check() {
+        match its_health.check() {
             Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         }
     };
-    let text =
-        move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response() };
+    let text = move || async move {
+        metrics.show(&health, &mirror);
+        ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response()
+    };
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))

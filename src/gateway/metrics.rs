@@ -1,6 +1,7 @@
 //! What the gateway counts. Labels are words of ours, never anything a device says.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -8,8 +9,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
+use super::mirror::Mirror;
+use super::watch::Health;
 use crate::clock::Clock;
 use crate::wire::incidents::Incidents;
 
@@ -18,6 +21,8 @@ use crate::wire::incidents::Incidents;
 struct RequestLabels {
     protocol: &'static str,
     operation: &'static str,
+    /// What the device proved itself with: `token`, `certificate`, `tpm` or `nothing`.
+    proof: &'static str,
     outcome: &'static str,
 }
 
@@ -39,6 +44,9 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     connections: Family<ProtocolLabels, Gauge>,
     durations: Family<ProtocolLabels, Histogram>,
+    cached: Gauge,
+    ready: Gauge,
+    silence: Gauge<f64, AtomicU64>,
     incidents: Arc<Incidents>,
 }
 
@@ -52,10 +60,11 @@ impl Metrics {
         let durations = Family::<ProtocolLabels, Histogram>::new_with_constructor(|| {
             Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
         });
+        let (cached, ready, silence) = (Gauge::default(), Gauge::default(), Gauge::default());
         let mut registry = Registry::with_prefix("rehome_gateway");
         registry.register(
             "requests",
-            "Requests of devices by protocol, operation and outcome",
+            "Requests of devices by protocol, operation, proof and outcome",
             requests.clone(),
         );
         registry.register(
@@ -78,14 +87,41 @@ impl Metrics {
             "Clients that were turned away, by what they did",
             incidents.counters(),
         );
+        registry.register(
+            "cached_registrations",
+            "Registrations in memory",
+            cached.clone(),
+        );
+        registry.register(
+            "ready",
+            "1 while what is known of the cluster is complete and fresh",
+            ready.clone(),
+        );
+        registry.register_with_unit(
+            "watch_silence",
+            "Since the watch that heard nothing for longest heard anything",
+            Unit::Seconds,
+            silence.clone(),
+        );
         Self {
             registry,
             requests,
             writes,
             connections,
             durations,
+            cached,
+            ready,
+            silence,
             incidents,
         }
+    }
+
+    /// Takes up how things stand now, to be read next.
+    pub(super) fn show(&self, health: &Health, mirror: &Mirror) {
+        self.cached
+            .set(i64::try_from(mirror.len()).unwrap_or(i64::MAX));
+        self.ready.set(i64::from(health.check().is_ok()));
+        self.silence.set(health.silence().as_secs_f64());
     }
 
     /// Where it is counted and said that clients were turned away.
@@ -98,12 +134,14 @@ impl Metrics {
         &self,
         protocol: &'static str,
         operation: &'static str,
+        proof: &'static str,
         outcome: &'static str,
         seconds: f64,
     ) {
         let labels = RequestLabels {
             protocol,
             operation,
+            proof,
             outcome,
         };
         self.requests.get_or_create(&labels).inc();

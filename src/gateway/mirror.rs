@@ -32,6 +32,17 @@ impl Mirror {
         records.by_name.get(namespace)?.get(name).cloned()
     }
 
+    /// How many registrations are known.
+    pub fn len(&self) -> usize {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        records.by_name.values().map(HashMap::len).sum()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// How many registrations came through the Enrollment of that uid.
     pub fn count(&self, enrollment: &str) -> u32 {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);

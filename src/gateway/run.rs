@@ -94,7 +94,8 @@ async fn run_until(
     let metrics = Arc::new(Metrics::new(clock.clone()));
     let health = Arc::new(Health::new(clock.clone(), SILENCE));
     let mut parts = JoinSet::new();
-    let router = health::router(health.clone(), metrics.clone());
+    let mirror = Arc::new(Mirror::default());
+    let router = health::router(health.clone(), metrics.clone(), mirror.clone());
     // Alive while it waits for its token; ready only when everything is known.
     parts.spawn(health::listen(health_listener, router, stop.clone()));
     let clients = tokio::select! {
@@ -105,6 +106,7 @@ async fn run_until(
         clients,
         certificates,
         metrics,
+        mirror,
         clock,
         stop,
     };
@@ -130,6 +132,7 @@ struct Gateway {
     clients: Clients,
     certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
+    mirror: Arc<Mirror>,
     clock: Arc<dyn Clock>,
     stop: watch::Receiver<bool>,
 }
@@ -145,7 +148,6 @@ impl Gateway {
         let bounds = options.bounds();
         let networks = bounds.settings.networks.clone();
         let tenants = Arc::new(Tenants::default());
-        let mirror = Arc::new(Mirror::default());
         if !options.namespaces.is_empty() {
             tenants.update_scopes(|scopes| scopes.fix(options.fixed_scopes()));
         }
@@ -153,12 +155,12 @@ impl Gateway {
             client: self.clients.watches.clone(),
             namespaces: options.namespaces.clone(),
             tenants: tenants.clone(),
-            mirror: mirror.clone(),
+            mirror: self.mirror.clone(),
         };
         let mut watching = watches.start(health);
         let service = Arc::new(Service::new(
             tenants,
-            Cluster::new(self.clients.requests.clone(), mirror),
+            Cluster::new(self.clients.requests.clone(), self.mirror.clone()),
             self.clock.clone(),
             random,
             bounds.settings,

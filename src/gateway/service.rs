@@ -74,6 +74,18 @@ pub struct Caller {
     pub storage_root_key: Option<Arc<str>>,
 }
 
+impl Caller {
+    /// The word for what it proves itself with, for metrics.
+    fn proof(&self) -> &'static str {
+        match (&self.storage_root_key, &self.token) {
+            (Some(_), _) => "tpm",
+            (None, Some(_)) => "token",
+            (None, None) if self.certificates.is_empty() => "nothing",
+            (None, None) => "certificate",
+        }
+    }
+}
+
 /// What it wants.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -194,6 +206,7 @@ impl<R: Registrations> Service<R> {
         self.metrics.request(
             caller.protocol.label(),
             operation,
+            caller.proof(),
             outcome,
             took.as_secs_f64(),
         );

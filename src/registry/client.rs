@@ -46,6 +46,18 @@ pub struct HubClient {
     inner: Arc<Inner>,
 }
 
+/// Is told how each call ended, for metrics.
+pub trait CallObserver: Send + Sync + 'static {
+    /// A call was made. `outcome` is `ok` or a [`HubError::class`]; what it took includes waiting for
+    /// its turn.
+    fn called(&self, call: Call, outcome: &'static str, took: Duration);
+}
+
+/// Nobody wants to know.
+impl CallObserver for () {
+    fn called(&self, _: Call, _: &'static str, _: Duration) {}
+}
+
 /// What a client needs to know of its hub.
 pub struct HubSettings {
     /// Host name that devices are told, for messages.
@@ -60,6 +72,8 @@ pub struct HubSettings {
     pub call_timeout: Duration,
     /// Guarantees known from an earlier probe.
     pub guarantees: Vec<String>,
+    /// Who is told of its calls.
+    pub observer: Arc<dyn CallObserver>,
 }
 
 struct Inner {
@@ -69,6 +83,7 @@ struct Inner {
     pacer: Pacer,
     call_timeout: Duration,
     guarantees: ArcSwap<Vec<String>>,
+    observer: Arc<dyn CallObserver>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
 }
@@ -98,6 +113,7 @@ impl HubClient {
             rates,
             call_timeout,
             guarantees,
+            observer,
         } = settings;
         Self {
             inner: Arc::new(Inner {
@@ -107,6 +123,7 @@ impl HubClient {
                 pacer: Pacer::new(rates),
                 call_timeout,
                 guarantees: ArcSwap::from_pointee(guarantees),
+                observer,
                 transport,
                 clock,
             }),
@@ -383,6 +400,20 @@ impl HubClient {
     /// Sends within the call's time, waiting for a turn included, so that a call cannot act later
     /// than [`Self::settling_time`] after it was made.
     async fn exchange(&self, ask: &Ask<'_>) -> Result<Response<Bytes>, HubError> {
+        let inner = &*self.inner;
+        let began = inner.clock.monotonic();
+        let answer = self.exchange_in_time(ask).await;
+        let outcome = match &answer {
+            Ok(response) if response.status().is_success() => "ok",
+            Ok(response) => self.failed(ask, Cause::of_response(response)).class(),
+            Err(error) => error.class(),
+        };
+        let took = inner.clock.monotonic().saturating_sub(began);
+        inner.observer.called(ask.call, outcome, took);
+        answer
+    }
+
+    async fn exchange_in_time(&self, ask: &Ask<'_>) -> Result<Response<Bytes>, HubError> {
         let inner = &*self.inner;
         let deadline = Instant::now() + inner.call_timeout;
         let patience = inner.call_timeout / 4;

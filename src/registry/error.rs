@@ -89,6 +89,27 @@ pub enum Cause {
     },
 }
 
+impl Call {
+    /// The name for metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::ReadTwin => "read-twin",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::ListModules => "list-modules",
+            Self::ReadModule => "read-module",
+            Self::CreateModule => "create-module",
+            Self::ReplaceTwin => "replace-twin",
+            Self::PatchTwin => "patch-twin",
+            Self::Probe => "probe",
+            Self::CheckRights => "check-rights",
+            Self::Query => "query",
+        }
+    }
+}
+
 impl HubError {
     /// Whether the call cannot have acted and never will.
     pub fn is_without_effect(&self) -> bool {

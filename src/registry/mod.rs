@@ -10,7 +10,7 @@ mod error;
 mod pacing;
 mod transport;
 
-pub use client::{HubClient, HubSettings};
+pub use client::{CallObserver, HubClient, HubSettings};
 pub use credentials::{ConnectionString, ConnectionStringError};
 pub use error::{Call, Cause, HubError};
 pub use pacing::Rates;

@@ -123,9 +123,14 @@ struct Said {
 impl Incidents {
     /// None so far.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let counters = Family::default();
+        for incident in INCIDENTS.map(Incident::label) {
+            // What appears only when it happens for the first time has no rate then.
+            let _: Counter = counters.get_or_create_owned(&IncidentLabels { incident });
+        }
         Arc::new(Self {
             clock,
-            counters: Family::default(),
+            counters,
             said: Default::default(),
         })
     }

@@ -97,6 +97,10 @@ async fn values_that_contradict_each_other_or_the_cluster_are_refused() {
             json!({ "monitoring": { "podMonitor": { "enabled": true } } }),
             "needs the CRDs of the Prometheus operator",
         ),
+        (
+            json!({ "monitoring": { "prometheusRule": { "enabled": true } } }),
+            "files/alerts.yaml is a plain rule file",
+        ),
     ] {
         let error = render_chart(&values).await.unwrap_err().to_string();
         assert!(error.contains(said), "{values}: {error}");

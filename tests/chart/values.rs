@@ -99,8 +99,12 @@ fn with_other_projects() -> Vec<Variant> {
             needs: &["gateway.networking.k8s.io/v1/TLSRoute"],
         },
         Variant {
-            name: "pod-monitor",
-            values: json!({ "monitoring": { "podMonitor": { "enabled": true, "labels": { "release": "prometheus" } } } }),
+            name: "monitoring",
+            values: json!({ "monitoring": {
+                "podMonitor": { "enabled": true, "labels": { "release": "prometheus" } },
+                "prometheusRule": { "enabled": true, "labels": { "release": "prometheus" } },
+                "dashboards": { "enabled": true, "annotations": { "grafana_folder": "Rehome" } },
+            } }),
             needs: &["monitoring.coreos.com/v1"],
         },
         Variant {

@@ -241,6 +241,7 @@ impl HubProcess {
             rates: None,
             call_timeout: timeout,
             guarantees: Vec::new(),
+            observer: Arc::new(()),
         };
         let transport = Arc::new(HttpTransport::new(Some(&ca), timeout)?);
         let client = HubClient::new(settings, transport, Arc::new(SystemClock::start()));

@@ -76,7 +76,9 @@ pub async fn reconcile(
     reason = "the signature that the controller runtime asks for"
 )]
 pub fn on_error(object: Arc<DeviceRegistration>, error: &Error, ctx: Arc<Context>) -> Action {
-    match error.class() {
+    let class = error.class();
+    ctx.metrics.failed("registration", class.as_str());
+    match class {
         Class::Gone => Action::await_change(),
         Class::Conflict => Action::requeue(AGAIN),
         Class::Transient | Class::Throttled | Class::Invalid => {

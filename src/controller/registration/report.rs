@@ -24,7 +24,11 @@ impl Pass {
             event,
         } = record;
         self.describe(&mut status, standing, reason, &message);
+        let before = self.object.clone();
         self.write(&status).await?;
+        self.ctx
+            .metrics
+            .stepped(&before, &status, self.ctx.clock.now());
         tracing::info!(reason = reason.as_str(), "{message}");
         self.ctx.metrics.decided(reason);
         if let Some(kind) = event {

@@ -77,6 +77,17 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner) = Some(count);
     }
 
+    /// How long the watch that heard nothing for longest has heard nothing.
+    pub fn silence(&self) -> Duration {
+        let now = self.clock.monotonic();
+        let pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let silences = pulses.iter().filter_map(Weak::upgrade).map(|pulse| {
+            let last = *pulse.last.lock().unwrap_or_else(PoisonError::into_inner);
+            now.saturating_sub(last.unwrap_or_default())
+        });
+        silences.max().unwrap_or_default()
+    }
+
     /// Whether the gateway may serve; if not, why.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ const END: Duration = Duration::from_secs(20);
 pub struct Installation {
     pub operator: Operator,
     pub controller: Process,
+    /// Where the controller says how it is, and serves its metrics.
+    pub controller_health: SocketAddr,
     pub gateway: Process,
     /// Where the gateway says how it is, and serves its metrics.
     pub gateway_health: SocketAddr,
@@ -110,7 +112,7 @@ impl Installation {
         };
         let operator = cluster.install_operator().await?;
         let authority = Authority::new("Rehome test CA")?;
-        let controller = server
+        let (controller, controller_health) = server
             .start_controller(&operator, "controller", &flags.controller)
             .await?;
         let place = addresses.place(2);
@@ -126,6 +128,7 @@ impl Installation {
         Ok(Self {
             operator,
             controller,
+            controller_health,
             gateway,
             gateway_health,
             hubs: running,
@@ -161,8 +164,8 @@ impl Server<'_> {
         operator: &Operator,
         name: &str,
         flags: &[String],
-    ) -> Result<Process> {
-        let health = (loopback(1), free_port(loopback(1))?);
+    ) -> Result<(Process, SocketAddr)> {
+        let health = SocketAddr::from((loopback(1), free_port(loopback(1))?));
         let arguments = [
             "controller".to_owned(),
             format!("--kubeconfig={}", operator.controller.kubeconfig.display()),
@@ -172,10 +175,10 @@ impl Server<'_> {
             ),
             format!("--gateway-token-dir={}", self.token_directory()?.display()),
             format!("--lease-namespace={}", operator.namespace),
-            format!("--health-listen={}:{}", health.0, health.1),
+            format!("--health-listen={health}"),
         ];
         let mut process = self.spawn(name, &arguments, flags)?;
-        process.wait_for_port(health.into(), START).await?;
+        process.wait_for_port(health, START).await?;
         // The gateway's token, which it needs to start.
         let token = self.token_directory()?.join("token");
         process
@@ -183,7 +186,7 @@ impl Server<'_> {
                 Ok(token.is_file().then_some(()))
             })
             .await?;
-        Ok(process)
+        Ok((process, health))
     }
 
     async fn start_gateway(

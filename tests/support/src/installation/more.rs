@@ -29,7 +29,8 @@ impl Installation {
     /// Starts another controller; it waits for the Lease unless the flags say otherwise.
     pub async fn another_controller(&self, name: &str, flags: &[String]) -> Result<Process> {
         let server = self.server();
-        server.start_controller(&self.operator, name, flags).await
+        let (controller, _) = server.start_controller(&self.operator, name, flags).await?;
+        Ok(controller)
     }
 
     /// Starts another hub, number `number` of those that come later.
