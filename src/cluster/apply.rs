@@ -53,6 +53,21 @@ impl ApplyError {
             Self::Timeout => Class::Transient,
         }
     }
+
+    /// What the API server says, where it refuses the request as it is: a rule, a quota or a right
+    /// is against it.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api(error) => {
+                let KubeError::Api(status) = &**error else {
+                    return None;
+                };
+                let is_refusal = [400, 403, 405, 413, 422].contains(&status.code);
+                is_refusal.then_some(status.message.as_str())
+            }
+            Self::Replaced | Self::Timeout => None,
+        }
+    }
 }
 
 impl From<KubeError> for ApplyError {

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::directory::Directory;
+use super::hub::Hosting;
+use super::hub::managed::{Memory, Turns};
 use super::hub_clients::{HubClients, TransportFactory};
 use super::index::Index;
 use super::memory::{Backoff, Departed, HomeChecks, Written};
@@ -45,6 +50,8 @@ pub struct Parts {
     pub transports: Arc<dyn TransportFactory>,
     /// Longest that one hub call may take.
     pub call_timeout: Duration,
+    /// How managed hubs are run.
+    pub hosting: Hosting,
     /// Name of this process, for events and the lease.
     pub instance: String,
 }
@@ -88,6 +95,12 @@ pub struct Context {
     pub directory: Arc<Directory>,
     /// Clients of the hubs.
     pub hubs: HubClients,
+    /// How managed hubs are run.
+    pub hosting: Hosting,
+    /// What was read and written for managed hubs.
+    pub(super) memory: Memory,
+    /// Whose pod may be changed.
+    pub(super) turns: Turns,
     /// When hubs are probed next.
     pub probes: Probes,
     /// Counters as they may be written now.
@@ -125,6 +138,16 @@ pub struct Stores {
     pub secrets: Store<Secret>,
     /// Namespaces; empty in an installation that may not read them.
     pub namespaces: Store<Namespace>,
+    /// Of managed hubs, as are those below.
+    pub stateful_sets: Store<StatefulSet>,
+    /// Their Services.
+    pub services: Store<Service>,
+    /// Their network policies.
+    pub network_policies: Store<NetworkPolicy>,
+    /// Their disruption budgets.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// Their pods.
+    pub pods: Store<Pod>,
 }
 
 impl Context {
@@ -141,6 +164,7 @@ impl Context {
             random,
             transports,
             call_timeout,
+            hosting,
             instance,
         } = parts;
         let (events, event_writer) =
@@ -157,6 +181,9 @@ impl Context {
             stores,
             index: Arc::default(),
             directory: Arc::default(),
+            hosting,
+            memory: Memory::default(),
+            turns: Turns::default(),
             probes: Probes::default(),
             counters: Counters::default(),
             backoff: Backoff::new(random.clone()),
@@ -200,6 +227,9 @@ impl Context {
             index: self.index.clone(),
             directory: self.directory.clone(),
             hubs,
+            hosting: self.hosting.clone(),
+            memory: Memory::default(),
+            turns: Turns::default(),
             probes: Probes::default(),
             counters: Counters::default(),
             backoff: Backoff::new(random.clone()),

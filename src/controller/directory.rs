@@ -6,6 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
 
+use super::hub::secrets_of;
 use crate::api::v1alpha1::{Enrollment, IoTHub};
 use crate::domain::ids::RegistrationId;
 
@@ -47,7 +48,7 @@ pub struct Claimant {
 struct HubEntry {
     claimant: Claimant,
     host: String,
-    secret: Name,
+    secrets: Vec<Name>,
 }
 
 #[derive(PartialEq)]
@@ -63,10 +64,11 @@ impl Directory {
     /// Takes in a hub.
     pub fn apply_hub(&self, hub: &IoTHub) {
         let claimant = Claimant::of(hub);
-        let secret = &hub.spec.connection.connection_string_secret_ref.name;
+        let namespace = &claimant.name.0;
+        let secrets = secrets_of(hub).into_iter();
         let entry = HubEntry {
             host: hub.spec.host_name.clone(),
-            secret: (claimant.name.0.clone(), secret.clone()),
+            secrets: secrets.map(|secret| (namespace.clone(), secret)).collect(),
             claimant,
         };
         let mut state = self.write();
@@ -143,7 +145,7 @@ impl Directory {
         collect(self.read().enrollments_in.get(namespace))
     }
 
-    /// Names of the hubs whose credentials are in that Secret.
+    /// Names of the hubs that depend on that Secret.
     pub fn hubs_of_secret(&self, namespace: &str, secret: &str) -> Vec<String> {
         let key = (namespace.to_owned(), secret.to_owned());
         collect(self.read().hubs_by_secret.get(&key))
@@ -188,10 +190,10 @@ impl State {
             .entry(namespace)
             .or_default()
             .insert(name.clone());
-        self.hubs_by_secret
-            .entry(entry.secret.clone())
-            .or_default()
-            .insert(name);
+        for secret in &entry.secrets {
+            let hubs = self.hubs_by_secret.entry(secret.clone()).or_default();
+            hubs.insert(name.clone());
+        }
         self.hubs.insert(key, entry);
     }
 
@@ -202,7 +204,9 @@ impl State {
         self.hub_names.remove(&entry.claimant.uid);
         leave(&mut self.hosts, &entry.host, &entry.claimant);
         leave(&mut self.hubs_in, &key.0, &key.1);
-        leave(&mut self.hubs_by_secret, &entry.secret, &key.1);
+        for secret in &entry.secrets {
+            leave(&mut self.hubs_by_secret, secret, &key.1);
+        }
     }
 
     fn insert_enrollment(&mut self, entry: EnrollmentEntry) {

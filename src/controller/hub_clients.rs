@@ -8,14 +8,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
-use crate::api::v1alpha1::{ConnectionSpec, HubRef, IoTHub, Reason};
+use super::hub::{Access, Credentials};
+use crate::api::v1alpha1::{HubRef, IoTHub, Reason};
 use crate::clock::Clock;
 use crate::domain::transfer::{Trouble, TroubleKind};
 use crate::registry::{
-    CallObserver, ConnectionString, HttpTransport, HubClient, HubSettings, Rates, Transport,
+    CallObserver, ConnectionString, HttpTransport, HubClient, HubSettings, Route, Transport,
     TransportSetupError,
 };
 
@@ -25,6 +25,7 @@ pub trait TransportFactory: Send + Sync + 'static {
     fn transport(
         &self,
         hub: &IoTHub,
+        route: &Route,
         call_timeout: Duration,
     ) -> Result<Arc<dyn Transport>, TransportSetupError>;
 }
@@ -36,11 +37,11 @@ pub struct NetworkTransports;
 impl TransportFactory for NetworkTransports {
     fn transport(
         &self,
-        hub: &IoTHub,
+        _: &IoTHub,
+        route: &Route,
         call_timeout: Duration,
     ) -> Result<Arc<dyn Transport>, TransportSetupError> {
-        let ca_bundle = hub.spec.connection.ca_bundle.as_deref();
-        Ok(Arc::new(HttpTransport::new(ca_bundle, call_timeout)?))
+        Ok(Arc::new(HttpTransport::new(route, call_timeout)?))
     }
 }
 
@@ -62,7 +63,8 @@ struct Slot {
 #[derive(Clone, PartialEq)]
 struct Ingredients {
     host_name: String,
-    connection: Option<ConnectionSpec>,
+    /// Without the credentials.
+    access: Option<Access>,
     secret_digest: Option<Vec<u8>>,
 }
 
@@ -108,25 +110,25 @@ impl HubClients {
         }
     }
 
-    /// Makes the client of a hub again if its spec or its Secret changed; also tells whether it
-    /// did.
-    pub fn refresh(
-        &self,
-        hub: &IoTHub,
-        secret: Option<&Secret>,
-    ) -> Result<(HubClient, bool), NoClient> {
+    /// Makes the client of a hub again if the way to it changed; also tells whether it did.
+    pub fn refresh(&self, hub: &IoTHub, access: &Access) -> Result<(HubClient, bool), NoClient> {
         let uid = hub.uid().unwrap_or_default();
-        let key = hub.spec.connection.connection_string_secret_ref.key();
-        let value = secret.and_then(|secret| secret.data.as_ref()?.get(key));
+        let value = match &access.credentials {
+            Credentials::NoSecret | Credentials::NoKey => None,
+            Credentials::Found(value) => Some(value),
+        };
         let made_from = Ingredients {
             host_name: hub.spec.host_name.clone(),
-            connection: Some(hub.spec.connection.clone()),
-            secret_digest: value.map(|value| digest(&SHA256, &value.0).as_ref().to_vec()),
+            access: Some(Access {
+                credentials: Credentials::NoSecret,
+                ..access.clone()
+            }),
+            secret_digest: value.map(|value| digest(&SHA256, value).as_ref().to_vec()),
         };
         if let Some(client) = self.known(&uid, &made_from) {
             return Ok((client, false));
         }
-        let made = self.make(hub, secret.is_some(), value.map(|value| value.0.as_slice()));
+        let made = self.make(hub, access);
         let client = made.clone().map_err(|error| Trouble {
             kind: if error.reason == Reason::ConnectionInvalid {
                 TroubleKind::Unreachable
@@ -148,7 +150,7 @@ impl HubClients {
         let slot = Slot {
             made_from: Ingredients {
                 host_name: hub.spec.host_name.clone(),
-                connection: None,
+                access: None,
                 secret_digest: None,
             },
             client: Err(trouble),
@@ -173,26 +175,20 @@ impl HubClients {
         slots.insert(uid, slot);
     }
 
-    fn make(
-        &self,
-        hub: &IoTHub,
-        secret_exists: bool,
-        value: Option<&[u8]>,
-    ) -> Result<HubClient, NoClient> {
-        let connection = &hub.spec.connection;
-        let credentials = credentials(hub, secret_exists, value)?;
-        let transport = self.transports.transport(hub, self.call_timeout);
+    fn make(&self, hub: &IoTHub, access: &Access) -> Result<HubClient, NoClient> {
+        let credentials = credentials(hub, access)?;
+        let transport = self
+            .transports
+            .transport(hub, &access.route, self.call_timeout);
         let transport = transport.map_err(|error| NoClient {
             reason: Reason::ConnectionInvalid,
             message: error.to_string(),
         })?;
-        let host_name = hub.spec.host_name.clone();
-        let endpoint = connection.endpoint.clone();
         let status = hub.status.as_ref();
         let settings = HubSettings {
-            endpoint: endpoint.unwrap_or_else(|| format!("https://{host_name}")),
-            rates: Rates::of(&host_name, connection.sku, connection.units),
-            host_name,
+            endpoint: access.endpoint.clone(),
+            rates: access.rates,
+            host_name: hub.spec.host_name.clone(),
             credentials,
             call_timeout: self.call_timeout,
             guarantees: status
@@ -205,32 +201,30 @@ impl HubClients {
 }
 
 /// The credentials in a hub's Secret, which must be for this hub.
-fn credentials(
-    hub: &IoTHub,
-    secret_exists: bool,
-    value: Option<&[u8]>,
-) -> Result<ConnectionString, NoClient> {
-    let reference = &hub.spec.connection.connection_string_secret_ref;
-    let (name, key) = (&reference.name, reference.key());
+fn credentials(hub: &IoTHub, access: &Access) -> Result<ConnectionString, NoClient> {
+    let (name, key) = &access.secret;
     let host = &hub.spec.host_name;
     let invalid = |message| NoClient {
         reason: Reason::SecretInvalid,
         message,
     };
-    if !secret_exists {
-        return Err(NoClient {
-            reason: Reason::SecretMissing,
-            message: format!(
-                "Secret {name} does not exist; create it with the service connection string of \
-                 {host} under the key {key}"
-            ),
-        });
-    }
-    let value = value.ok_or_else(|| {
-        invalid(format!(
-            "Secret {name} has no key {key}; put the service connection string there"
-        ))
-    })?;
+    let value = match &access.credentials {
+        Credentials::NoSecret => {
+            return Err(NoClient {
+                reason: Reason::SecretMissing,
+                message: format!(
+                    "Secret {name} does not exist; create it with the service connection string of \
+                     {host} under the key {key}"
+                ),
+            });
+        }
+        Credentials::NoKey => {
+            return Err(invalid(format!(
+                "Secret {name} has no key {key}; put the service connection string there"
+            )));
+        }
+        Credentials::Found(value) => value,
+    };
     let text = std::str::from_utf8(value)
         .map_err(|_| invalid(format!("{key} in Secret {name} is not text")))?;
     let credentials = ConnectionString::parse(text).map_err(|error| {

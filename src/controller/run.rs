@@ -69,6 +69,8 @@ pub struct Options {
     /// Longest that one call to a hub may take, such as 20s.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     hub_call_timeout: Duration,
+    #[command(flatten)]
+    hosting: hub::Hosting,
 }
 
 /// Why the controller ended.
@@ -126,6 +128,7 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
         random,
         transports: Arc::new(NetworkTransports),
         call_timeout: options.hub_call_timeout,
+        hosting: options.hosting,
         instance: options.instance,
     };
     let acting = act(parts, options.gateway_service_account, health, stop);

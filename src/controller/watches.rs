@@ -3,22 +3,28 @@
 //!
 //! Decides nothing about an object; only whom its change concerns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::{join_all, pending};
+use futures::future::{BoxFuture, join_all, pending};
 use futures::stream::{BoxStream, StreamExt};
 use futures::{FutureExt, Stream};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 
 use super::context::{Context, Stores};
 use super::directory::name_of;
+use super::hub::managed::{SELECTOR, hub_of};
 use crate::api::v1alpha1::{
     ATTESTATION_LABEL, ConditionType, DeviceRegistration, Enrollment, IoTHub,
     RESTORED_AT_ANNOTATION, claimed_id_scope, is_true,
@@ -26,7 +32,7 @@ use crate::api::v1alpha1::{
 use crate::cluster::watch::{Scope, Watched, watch};
 
 /// Kinds that are watched with a store.
-const KINDS: usize = 5;
+const KINDS: usize = 10;
 
 /// All watches of the controller.
 pub struct Watches {
@@ -43,6 +49,11 @@ pub(super) struct Writers {
     registrations: Writer<DeviceRegistration>,
     secrets: Writer<Secret>,
     namespaces: Writer<Namespace>,
+    stateful_sets: Writer<StatefulSet>,
+    services: Writer<Service>,
+    network_policies: Writer<NetworkPolicy>,
+    disruption_budgets: Writer<PodDisruptionBudget>,
+    pods: Writer<Pod>,
 }
 
 /// What a watch shows of one object: the version before, if there was one, and the one now, if
@@ -61,12 +72,22 @@ impl Writers {
         let (registrations, registration_writer) = reflector::store();
         let (secrets, secret_writer) = reflector::store();
         let (namespaces, namespace_writer) = reflector::store();
+        let (stateful_sets, stateful_set_writer) = reflector::store();
+        let (services, service_writer) = reflector::store();
+        let (network_policies, network_policy_writer) = reflector::store();
+        let (disruption_budgets, disruption_budget_writer) = reflector::store();
+        let (pods, pod_writer) = reflector::store();
         let stores = Stores {
             hubs,
             enrollments,
             registrations,
             secrets,
             namespaces,
+            stateful_sets,
+            services,
+            network_policies,
+            disruption_budgets,
+            pods,
         };
         let writers = Self {
             hubs: hub_writer,
@@ -74,6 +95,11 @@ impl Writers {
             registrations: registration_writer,
             secrets: secret_writer,
             namespaces: namespace_writer,
+            stateful_sets: stateful_set_writer,
+            services: service_writer,
+            network_policies: network_policy_writer,
+            disruption_budgets: disruption_budget_writer,
+            pods: pod_writer,
         };
         (stores, writers)
     }
@@ -100,10 +126,10 @@ impl Watches {
         let any = Config::default();
         let labelled = Config::default().labels(&format!("{ATTESTATION_LABEL}=true"));
         let stores = ctx.stores.clone();
-        let hubs = watch(scope.apis(&client), &any, stores.hubs);
-        let enrollments = watch(scope.apis(&client), &any, stores.enrollments);
-        let registrations = watch(scope.apis(&client), &any, stores.registrations);
-        let secrets = watch(scope.apis(&client), &labelled, stores.secrets);
+        let hubs = watch(scope.apis(&client), &any, stores.hubs.clone());
+        let enrollments = watch(scope.apis(&client), &any, stores.enrollments.clone());
+        let registrations = watch(scope.apis(&client), &any, stores.registrations.clone());
+        let secrets = watch(scope.apis(&client), &labelled, stores.secrets.clone());
         let namespaces = namespaces(&scope, &client, &any, &ctx);
         let all = [
             pump(hubs, writers.hubs, ctx.clone(), hub_changed).boxed(),
@@ -129,7 +155,30 @@ impl Watches {
                 namespace_changed,
             )
             .boxed(),
-            other_secrets(&scope, &client, ctx).boxed(),
+            other_secrets(&scope, &client, ctx.clone()).boxed(),
+            parts(
+                &scope,
+                &client,
+                &stores.stateful_sets,
+                writers.stateful_sets,
+                &ctx,
+            ),
+            parts(&scope, &client, &stores.services, writers.services, &ctx),
+            parts(
+                &scope,
+                &client,
+                &stores.network_policies,
+                writers.network_policies,
+                &ctx,
+            ),
+            parts(
+                &scope,
+                &client,
+                &stores.disruption_budgets,
+                writers.disruption_budgets,
+                &ctx,
+            ),
+            parts(&scope, &client, &stores.pods, writers.pods, &ctx),
         ];
         join_all(all).await;
     }
@@ -204,6 +253,22 @@ fn namespaces(
     }
 }
 
+/// Objects of one kind that managed hubs consist of.
+fn parts<K>(
+    scope: &Scope,
+    client: &Client,
+    store: &Store<K>,
+    writer: Writer<K>,
+    ctx: &Arc<Context>,
+) -> BoxFuture<'static, ()>
+where
+    K: Watched + Resource<Scope = NamespaceResourceScope>,
+{
+    let labelled = Config::default().labels(SELECTOR);
+    let events = watch(scope.apis(client), &labelled, store.clone());
+    pump(events, writer, ctx.clone(), part_changed).boxed()
+}
+
 /// Secrets of any kind, of which only the name is heard: hubs' credentials carry no label, and an
 /// attestation Secret may have lost its own.
 async fn other_secrets(scope: &Scope, client: &Client, ctx: Arc<Context>) {
@@ -240,6 +305,8 @@ fn hub_changed(ctx: &Context, change: &Change<IoTHub>) {
         ctx.directory.remove_hub(gone);
         ctx.hubs.forget(&uid);
         ctx.probes.forget(&uid);
+        ctx.memory.forget(&uid);
+        ctx.turns.forget(&name_of(gone));
         ctx.counters.forget(&uid);
     }
     if let Some(hub) = &change.new {
@@ -336,10 +403,24 @@ fn secret_changed(ctx: &Context, change: &Change<Secret>) {
     );
 }
 
+/// A change of a part concerns the hub that it belonged to, and the one that it belongs to.
+fn part_changed<K: Watched>(ctx: &Context, change: &Change<K>) {
+    let both = [&change.old, &change.new].into_iter().flatten();
+    let hubs: BTreeSet<_> = both
+        .filter_map(|part| Some((part.namespace()?, hub_of(&**part)?.to_owned())))
+        .collect();
+    // At the start every hub is looked at anyway.
+    for (namespace, name) in hubs.iter().filter(|_| !change.is_initial) {
+        ctx.triggers.hub(namespace, name);
+    }
+}
+
 fn secret_touched(ctx: &Context, namespace: &str, secret: &str) {
     for name in ctx.directory.hubs_of_secret(namespace, secret) {
         if let Some(hub) = ctx.hub(namespace, &name) {
-            ctx.probes.hurry(&hub.uid().unwrap_or_default());
+            let uid = hub.uid().unwrap_or_default();
+            ctx.probes.hurry(&uid);
+            ctx.memory.touched(&uid);
         }
         ctx.triggers.hub(namespace, &name);
     }

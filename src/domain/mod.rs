@@ -16,7 +16,7 @@ pub mod twin;
 pub mod twin_limits;
 
 /// Lower-case hex digits of `bytes`.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes
         .iter()

@@ -14,7 +14,7 @@ pub use client::{CallObserver, HubClient, HubSettings};
 pub use credentials::{ConnectionString, ConnectionStringError};
 pub use error::{Call, Cause, HubError};
 pub use pacing::Rates;
-pub use transport::{HttpTransport, Transport, TransportError, TransportSetupError};
+pub use transport::{HttpTransport, Route, Transport, TransportError, TransportSetupError};
 
 use crate::domain::identity::Mark;
 

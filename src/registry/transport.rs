@@ -3,11 +3,13 @@
 //! What matters to the caller is whether a request that failed may have acted. Tests put the real
 //! hub's router here, with faults injected before and after it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, redirect};
 
 /// Most bytes of a response that are read: a page of 100 twins at their largest, and some.
@@ -44,8 +46,10 @@ pub enum TransportError {
 /// A transport that could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportSetupError {
-    /// `connection.caBundle` is not PEM.
-    #[error("connection.caBundle holds no usable PEM certificate")]
+    /// The certificates to trust are not PEM.
+    #[error(
+        "the hub's authority (connection.caBundle, or ca.crt of its certificate's Secret) is no usable PEM certificate"
+    )]
     CaBundle(#[source] reqwest::Error),
     /// The process installed no TLS provider.
     #[error("no TLS provider is installed in this process; `main` installs one at start")]
@@ -55,17 +59,24 @@ pub enum TransportSetupError {
     Client(#[source] reqwest::Error),
 }
 
+/// The way to a hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// `host:port` to connect to instead of where the hub's name leads. The name stays what the
+    /// hub's certificate is verified for.
+    pub via: Option<String>,
+    /// PEM certificates that the hub's must chain to; the system's roots when absent.
+    pub ca_bundle: Option<String>,
+}
+
 /// HTTPS over the network, one kept-alive pool of connections per hub.
 pub struct HttpTransport {
     client: Client,
 }
 
 impl HttpTransport {
-    /// A transport that trusts only `ca_bundle` (PEM) when given, else the system's roots.
-    pub fn new(
-        ca_bundle: Option<&str>,
-        call_timeout: Duration,
-    ) -> Result<Self, TransportSetupError> {
+    /// A transport by that route.
+    pub fn new(route: &Route, call_timeout: Duration) -> Result<Self, TransportSetupError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(TransportSetupError::NoTlsProvider);
         }
@@ -78,7 +89,10 @@ impl HttpTransport {
             .tcp_nodelay(true)
             .pool_idle_timeout(Duration::from_secs(55))
             .user_agent(concat!("rehome/", env!("CARGO_PKG_VERSION")));
-        if let Some(pem) = ca_bundle {
+        if let Some(via) = &route.via {
+            builder = builder.dns_resolver(Arc::new(Via(via.as_str().into())));
+        }
+        if let Some(pem) = &route.ca_bundle {
             let roots = Certificate::from_pem_bundle(pem.as_bytes())
                 .map_err(TransportSetupError::CaBundle)?;
             builder = builder.tls_certs_only(roots);
@@ -107,6 +121,20 @@ impl HttpTransport {
         *answer.status_mut() = response.status();
         *answer.headers_mut() = std::mem::take(response.headers_mut());
         Ok(answer)
+    }
+}
+
+/// Resolves every name to one `host:port`.
+struct Via(Arc<str>);
+
+impl Resolve for Via {
+    fn resolve(&self, _: Name) -> Resolving {
+        let via = self.0.clone();
+        async move {
+            let found: Vec<_> = tokio::net::lookup_host(&*via).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        }
+        .boxed()
     }
 }
 
@@ -148,7 +176,7 @@ mod tests {
     fn transport() -> HttpTransport {
         // Another test of this process may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        HttpTransport::new(None, Duration::from_millis(900)).unwrap()
+        HttpTransport::new(&Route::default(), Duration::from_millis(900)).unwrap()
     }
 
     fn request(uri: &str) -> http::Request<Bytes> {
@@ -167,6 +195,24 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, TransportError::Unreachable(_)), "{error:?}");
         assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn another_way_to_the_hub_is_taken_whatever_its_name_is() {
+        transport();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let via = Some(listener.local_addr().unwrap().to_string());
+        let route = Route {
+            via,
+            ca_bundle: None,
+        };
+        let way = HttpTransport::new(&route, Duration::from_secs(20)).unwrap();
+        let call = way.send(request("https://no-such-host.invalid/devices/x"));
+        let (_, came) = tokio::join!(call, async {
+            // What comes in is closed at once.
+            listener.accept().await.map(|_| ())
+        });
+        came.unwrap();
     }
 
     #[tokio::test]
@@ -193,7 +239,11 @@ mod tests {
     fn a_bundle_without_a_certificate_is_refused() {
         transport();
         let bundle = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydA==\n-----END CERTIFICATE-----\n";
-        let setup = HttpTransport::new(Some(bundle), Duration::from_secs(1));
+        let route = Route {
+            ca_bundle: Some(bundle.to_owned()),
+            via: None,
+        };
+        let setup = HttpTransport::new(&route, Duration::from_secs(1));
         assert!(setup.is_err());
     }
 }

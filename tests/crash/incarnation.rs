@@ -13,10 +13,11 @@ use rehome::clock::SystemClock;
 use rehome::cluster::connect::Clients;
 use rehome::cluster::watch::Scope;
 use rehome::controller::context::{Context, Life, Parts};
+use rehome::controller::hub::{Access, Hosting};
 use rehome::controller::hub_clients::{NetworkTransports, TransportFactory};
 use rehome::controller::triggers::Triggers;
 use rehome::random::SystemRandom;
-use rehome::registry::{Transport, TransportSetupError};
+use rehome::registry::{Route, Transport, TransportSetupError};
 use rehome_testing::expect_ok;
 use tokio::task::JoinHandle;
 
@@ -33,7 +34,7 @@ const WATCH_LAG: Duration = Duration::from_secs(20);
 /// What the watches show, to all lives of all plans.
 pub(crate) struct Caches {
     context: Arc<Context>,
-    hubs: Vec<(IoTHub, Secret)>,
+    hubs: Vec<(IoTHub, Access)>,
     work: Vec<JoinHandle<()>>,
 }
 
@@ -50,6 +51,7 @@ impl Caches {
             random: Arc::new(SystemRandom),
             transports: Arc::new(NetworkTransports),
             call_timeout: CALL_TIMEOUT,
+            hosting: Hosting::default(),
             instance: "crash".into(),
         };
         let (triggers, _) = Triggers::new();
@@ -60,8 +62,11 @@ impl Caches {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let mut hubs = Vec::new();
         for hub in context.hubs(namespace) {
-            let name = &hub.spec.connection.connection_string_secret_ref.name;
-            hubs.push((IoTHub::clone(&hub), secrets.get(name).await?));
+            let connection = hub.spec.connection.as_ref().unwrap();
+            let name = &connection.connection_string_secret_ref.name;
+            let secret = secrets.get(name).await?;
+            let access = Access::elsewhere(&hub, connection, Some(&secret));
+            hubs.push((IoTHub::clone(&hub), access));
         }
         Ok(Self {
             context,
@@ -120,8 +125,8 @@ pub(crate) fn start(world: &Arc<World>, actor: Actor) -> Arc<Context> {
         }),
         mutant: world.mutant,
     });
-    for (hub, secret) in &caches.hubs {
-        context.hubs.refresh(hub, Some(secret)).unwrap();
+    for (hub, access) in &caches.hubs {
+        context.hubs.refresh(hub, access).unwrap();
     }
     context
 }
@@ -135,6 +140,7 @@ impl TransportFactory for Transports {
     fn transport(
         &self,
         hub: &IoTHub,
+        _: &Route,
         _: Duration,
     ) -> Result<Arc<dyn Transport>, TransportSetupError> {
         Ok(wire::transport(

@@ -21,7 +21,7 @@ use rehome::cluster::connect::Clients;
 use rehome::cluster::finalizer;
 use rehome::cluster::watch::Scope;
 use rehome::controller::context::{Context, Parts};
-use rehome::controller::hub;
+use rehome::controller::hub::{self, Hosting};
 use rehome::controller::hub_clients::TransportFactory;
 use rehome::controller::sweep::Sweep;
 use rehome::controller::triggers::Triggers;
@@ -31,7 +31,7 @@ use rehome::domain::twin::{Content, Metadata};
 use rehome::hub::Hub;
 use rehome::hub::rest::{Policies, router};
 use rehome::random::SystemRandom;
-use rehome::registry::{HubClient, Transport, TransportError, TransportSetupError};
+use rehome::registry::{HubClient, Route, Transport, TransportError, TransportSetupError};
 use rehome_testing::{Cluster, Namespace, Operator, expect, expect_ok};
 use serde_json::{Value, json};
 
@@ -79,6 +79,7 @@ impl TransportFactory for OneHub {
     fn transport(
         &self,
         _: &IoTHub,
+        _: &Route,
         _: Duration,
     ) -> Result<Arc<dyn Transport>, TransportSetupError> {
         Ok(Arc::new(InProcess(self.0.lock().unwrap().clone())))
@@ -132,6 +133,7 @@ impl World {
             random: Arc::new(SystemRandom),
             transports: Arc::new(OneHub(Mutex::new(hub))),
             call_timeout: Duration::from_secs(20),
+            hosting: Hosting::default(),
             instance: "test".into(),
         };
         let (ctx, watches, _events) = Context::new(parts, Triggers::new().0);

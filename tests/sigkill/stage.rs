@@ -16,7 +16,7 @@ use rehome::clock::SystemClock;
 use rehome::domain::attestation::{DeviceKeys, KeyPair, derive_device_key, fingerprint};
 use rehome::domain::ids::RegistrationId;
 use rehome::domain::object_name::object_name;
-use rehome::registry::{ConnectionString, HttpTransport, HubClient, HubSettings};
+use rehome::registry::{ConnectionString, HttpTransport, HubClient, HubSettings, Route};
 use rehome_testing::{
     Authority, Cluster, Identity, Namespace, Process, expect, free_port, scratch,
 };
@@ -243,7 +243,11 @@ impl HubProcess {
             guarantees: Vec::new(),
             observer: Arc::new(()),
         };
-        let transport = Arc::new(HttpTransport::new(Some(&ca), timeout)?);
+        let route = Route {
+            ca_bundle: Some(ca.clone()),
+            ..Route::default()
+        };
+        let transport = Arc::new(HttpTransport::new(&route, timeout)?);
         let client = HubClient::new(settings, transport, Arc::new(SystemClock::start()));
         let mut hub = Self {
             folder,

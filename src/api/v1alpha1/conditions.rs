@@ -17,6 +17,12 @@ pub enum ConditionType {
     Reachable,
     /// Hub only: the hub accepts the credentials and they grant what is needed.
     CredentialsValid,
+    /// Managed hub only: its pod runs and is ready.
+    WorkloadReady,
+    /// Managed hub only: the hub has a certificate for its host name.
+    CertificateReady,
+    /// Managed hub only: the hub has a Service, and the Service the address that it asks for.
+    ServiceReady,
 }
 
 impl ConditionType {
@@ -28,6 +34,9 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::Reachable => "Reachable",
             Self::CredentialsValid => "CredentialsValid",
+            Self::WorkloadReady => "WorkloadReady",
+            Self::CertificateReady => "CertificateReady",
+            Self::ServiceReady => "ServiceReady",
         }
     }
 }
@@ -137,7 +146,7 @@ reasons! {
     SecretInvalid,
     /// A Secret serves an `IoTHub` and may not serve attestation too.
     SecretIsHubCredential,
-    /// A certificate of the Enrollment cannot be used.
+    /// A certificate of the Enrollment, or of a managed hub, cannot be used.
     CertificateInvalid,
     /// The endorsement key of the Enrollment cannot be read.
     EndorsementKeyInvalid,
@@ -161,6 +170,24 @@ reasons! {
     IdScopeTaken,
     /// What the namespace claims is no ID scope.
     IdScopeInvalid,
+    /// Managed hub: its pod is not ready yet.
+    WorkloadStarting,
+    /// Managed hub: its pod waits until another hub has restarted and is ready.
+    WaitingForTurn,
+    /// Managed hub: no node takes its pod, or its volume is not there.
+    Unschedulable,
+    /// Managed hub: the image of its pod cannot be had.
+    ImageUnavailable,
+    /// Managed hub: its pod cannot start, or ends again and again.
+    WorkloadFailing,
+    /// Managed hub: its volume is full.
+    VolumeFull,
+    /// Managed hub: the API server refuses one of its objects.
+    PartRefused,
+    /// Managed hub: an object of the name that it needs is not its own.
+    NameTaken,
+    /// Managed hub: no load balancer has given its Service an address.
+    AddressPending,
 }
 
 impl fmt::Display for Reason {

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::managed::ManagedSpec;
+
 /// A hub on which devices can live: any hub that speaks the IoT Hub service API.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -47,10 +49,27 @@ use serde::{Deserialize, Serialize};
         json_path = ".spec.allocation.cordoned"
     ),
     printcolumn(
+        name = "Workload",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="WorkloadReady")].reason"#
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
     )
+)]
+#[x_kube(
+    validation = Rule::new("has(self.connection) != has(self.managed)").message("set exactly one of connection (a hub that runs elsewhere) and managed (one that the operator runs)"),
+    validation = Rule::new("has(self.managed) == has(oldSelf.managed)").message("a hub cannot change between connection and managed; create another IoTHub and move the devices there"),
+    validation = Rule::new("!has(self.managed) || !isIP(self.hostName)").message("a managed hub needs a DNS name as hostName: the address of its Service is not known beforehand")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IoTHubSpec {
@@ -72,8 +91,13 @@ pub struct IoTHubSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<HubAllocationSpec>,
 
-    /// How the operator reaches the hub.
-    pub connection: ConnectionSpec,
+    /// How the operator reaches a hub that runs elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionSpec>,
+
+    /// A hub that the operator runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedSpec>,
 
     /// What to do when a first assignment finds a device of that id at the hub that no
     /// registration owns: `Adopt` (default) keeps its twin and sets the attested credential, as
@@ -180,7 +204,8 @@ pub struct IoTHubStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub guarantees: Vec<String>,
-    /// `Ready`, `Reachable` and `CredentialsValid`.
+    /// `Ready`, `Reachable` and `CredentialsValid`; of a managed hub also `WorkloadReady`,
+    /// `CertificateReady`, `ServiceReady`, `Reconciling` and `Stalled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -5,6 +5,7 @@ mod conditions;
 mod enrollment;
 mod hub;
 mod id_scope;
+mod managed;
 mod registration;
 
 pub use attestation::{
@@ -23,6 +24,10 @@ pub use hub::{
     SecretKeyRef, Sku,
 };
 pub use id_scope::{ID_SCOPE_ANNOTATION, claimed_id_scope};
+pub use managed::{
+    HubCertificateSpec, HubResources, HubServiceSpec, HubStorageSpec, ManagedSpec, ResourceAmounts,
+    SecretRef, ServiceType,
+};
 pub use registration::{
     CleanupEntry, DeviceRegistration, DeviceRegistrationSpec, DeviceRegistrationStatus,
     EnrollmentRef, FirstAssignment, HubRef, ModuleNote, OriginalStatus, PastOperation, RefusedMove,

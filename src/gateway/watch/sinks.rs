@@ -103,7 +103,8 @@ impl Sink<IoTHub> for Hubs {
 fn without_ballast(mut hub: IoTHub) -> IoTHub {
     hub.metadata.managed_fields = None;
     hub.metadata.annotations = None;
-    hub.spec.connection.ca_bundle = None;
+    hub.spec.connection = None;
+    hub.spec.managed = None;
     hub
 }
 

@@ -1,0 +1,154 @@
+//! A hub from its manifest to its end.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt as _};
+use rehome::api::v1alpha1::{DeviceRegistration, Enrollment, FINALIZER, IoTHub, RegistrationState};
+use rehome::domain::attestation::{KeyPair, SharedKeys, fingerprint};
+use rehome::domain::ids::RegistrationId;
+use serde_json::{Value, json};
+
+use super::world::{World, condition};
+
+const KEY: &str = "cHJpbWFyeS1wcmltYXJ5IQ==";
+
+impl World {
+    /// A registration as the gateway creates it after an attestation.
+    async fn register(&self, id: &str, hub: &str) {
+        self.apply(json!({ "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "keys", "labels": { "rehome.dev/attestation": "true" } },
+            "stringData": { "primaryKey": KEY, "secondaryKey": KEY } }))
+            .await;
+        let spec = json!({ "group": {},
+            "attestation": { "symmetricKey": { "secretRef": { "name": "keys" } } } });
+        self.apply(
+            json!({ "apiVersion": "rehome.dev/v1alpha1", "kind": "Enrollment",
+            "metadata": { "name": "line" }, "spec": spec }),
+        )
+        .await;
+        let enrollment: Enrollment = self.there("line").await;
+        let parsed: RegistrationId = id.parse().unwrap();
+        let group = KeyPair {
+            primary: KEY.parse().unwrap(),
+            secondary: KEY.parse().unwrap(),
+        };
+        let keys = SharedKeys::Group(group).keys_for(&parsed);
+        let request = json!({ "operationId": format!("5.{id}"), "apiVersion": "2021-06-01",
+            "enrollment": { "name": "line", "uid": enrollment.metadata.uid },
+            "credential": fingerprint(&parsed, &keys), "proposedHub": hub,
+            "reason": "InitialAssignment", "requestedAt": "2026-11-23T06:20:33.000000Z" });
+        let object: Value = json!({ "apiVersion": "rehome.dev/v1alpha1",
+            "kind": "DeviceRegistration",
+            "metadata": { "name": id, "finalizers": [FINALIZER] },
+            "spec": { "registrationId": id, "request": request } });
+        let gateway = self.operator.gateway.client.clone();
+        let api: Api<DeviceRegistration> = Api::namespaced(gateway, self.namespace.name());
+        let object = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+        self.until("an assignment", id, |seen: &DeviceRegistration| {
+            (seen.status.as_ref()?.state == Some(RegistrationState::Assigned)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_hub_runs_from_its_pod_takes_a_device_and_stays_until_the_device_has_gone() {
+    let world = World::new().await;
+    world
+        .hub("west", json!({ "deletionPolicy": "Delete" }))
+        .await;
+    let mut process = world.run_west().await;
+    world
+        .hub_is("west", "Ready", "False", "WorkloadStarting")
+        .await;
+    world.pod_runs("west").await;
+    world.hub_is("west", "Ready", "True", "Settled").await;
+    let hub: IoTHub = world.there("west").await;
+    assert_eq!(hub.finalizers(), [FINALIZER]);
+    assert!(
+        hub.status
+            .as_ref()
+            .unwrap()
+            .guarantees
+            .contains(&"fence".to_owned())
+    );
+    for (type_, status) in [
+        ("Reachable", "True"),
+        ("CredentialsValid", "True"),
+        ("WorkloadReady", "True"),
+        ("CertificateReady", "True"),
+        ("ServiceReady", "True"),
+        ("Stalled", "False"),
+        ("Reconciling", "False"),
+    ] {
+        assert_eq!(condition(&hub, type_).unwrap().status, status, "{type_}");
+    }
+    world.register("press-7", "west").await;
+
+    // A hub at rest costs nothing: passes write and read what is missing, and nothing else.
+    let audit = world.cluster.audit().unwrap();
+    world
+        .until("the count", "west", |hub: &IoTHub| {
+            (hub.status.as_ref()?.assigned_devices == Some(1)).then_some(())
+        })
+        .await;
+    let mark = audit.mark().unwrap();
+    for pass in 0..5 {
+        let label = json!({ "metadata": { "labels": { "pass": pass.to_string() } } });
+        world.merge::<IoTHub>("west", label).await;
+    }
+    world.delete::<PodDisruptionBudget>("iothub-west").await;
+    world.there::<PodDisruptionBudget>("iothub-west").await;
+    let user = &world.operator.controller.user;
+    let seen = audit.since(mark).unwrap();
+    let seen = seen.by(user).in_namespace(world.namespace.name());
+    let seen = seen.only(|request| request.verb != "watch");
+    assert_eq!(seen.count("get", "poddisruptionbudgets"), 1, "{seen}");
+    assert_eq!(seen.count("patch", "poddisruptionbudgets"), 1, "{seen}");
+    assert_eq!(seen.len(), 2, "{seen}");
+
+    world.delete::<IoTHub>("west").await;
+    let message = world.hub_is("west", "Ready", "False", "InUse").await;
+    assert!(message.contains("press-7"), "{message}");
+    world.delete::<StatefulSet>("iothub-west").await;
+    world.there::<StatefulSet>("iothub-west").await;
+
+    // The new pod is the old one's successor: the process goes on in its place.
+    world.pod_runs("west").await;
+    world
+        .there::<PersistentVolumeClaim>("data-iothub-west-0")
+        .await;
+    world.delete::<DeviceRegistration>("press-7").await;
+    world.gone::<IoTHub>("west").await;
+    world.gone::<StatefulSet>("iothub-west").await;
+    world.gone::<Secret>("iothub-west-key").await;
+    world.there::<Secret>("iothub-ca").await;
+    world
+        .gone::<PersistentVolumeClaim>("data-iothub-west-0")
+        .await;
+    process.kill().unwrap();
+}
+
+#[tokio::test]
+async fn the_volume_stays_unless_the_policy_lets_it_go() {
+    let world = World::new().await;
+    let claim = "data-iothub-east-0";
+    world.hub("east", json!({})).await;
+    let before: PersistentVolumeClaim = world.there(claim).await;
+    world.delete::<IoTHub>("east").await;
+    world.gone::<StatefulSet>("iothub-east").await;
+    // A hub of the same name finds it again.
+    world
+        .hub("east", json!({ "deletionPolicy": "Delete" }))
+        .await;
+    world.there::<StatefulSet>("iothub-east").await;
+    let kept: PersistentVolumeClaim = world.there(claim).await;
+    assert_eq!(before.metadata.uid, kept.metadata.uid);
+    assert_eq!(kept.metadata.deletion_timestamp, None);
+    world.delete::<IoTHub>("east").await;
+    world.gone::<IoTHub>("east").await;
+    world.gone::<PersistentVolumeClaim>(claim).await;
+}
