@@ -8,8 +8,7 @@ use kube::{Resource as _, ResourceExt as _};
 
 use super::Pass;
 use crate::api::v1alpha1::{
-    ATTESTATION_LABEL, ConditionType, Enrollment, ExistingDevices, HubRef, IoTHub,
-    RESTORED_AT_ANNOTATION, SourceUnreachable, is_true,
+    ATTESTATION_LABEL, Enrollment, RESTORED_AT_ANNOTATION, SourceUnreachable,
 };
 use crate::domain::allocation::Pool;
 use crate::domain::attestation::Attestation;
@@ -106,7 +105,7 @@ impl Pass {
         self.ctx
             .hubs(&self.namespace)
             .iter()
-            .map(|hub| hub_facts(hub))
+            .map(|hub| HubFacts::of(hub))
             .collect()
     }
 
@@ -136,21 +135,6 @@ impl Pass {
         let since = unanswered.unwrap_or(self.ctx.started);
         SignedDuration::try_from(life.saturating_sub(now.saturating_sub(since)))
             .unwrap_or(SignedDuration::MAX)
-    }
-}
-
-fn hub_facts(hub: &IoTHub) -> HubFacts {
-    let status = hub.status.as_ref();
-    let guarantees = |what: &str| {
-        status.is_some_and(|status| status.guarantees.iter().any(|known| known == what))
-    };
-    HubFacts {
-        hub: HubRef::of(hub),
-        ready: status.is_some_and(|status| is_true(&status.conditions, ConditionType::Ready)),
-        fences: guarantees("fence"),
-        unique_etags: guarantees("etags-unique"),
-        carries_modules: guarantees("modules"),
-        refuses_existing: hub.spec.existing_devices == Some(ExistingDevices::Refuse),
     }
 }
 

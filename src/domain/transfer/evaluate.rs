@@ -1,5 +1,6 @@
 //! A request or a trigger for a device that has a home: stay, refresh, move or reset.
 
+use super::choice::{Choice, Question};
 use super::facts::{Enrolled, EnrollmentFacts, Facts, Next, wait_for};
 use super::home;
 use super::modules;
@@ -8,7 +9,6 @@ use crate::api::v1alpha1::{
     HubRef, OriginalStatus, Reason, RegistrationState, ReprovisionTrigger, Transfer, TransferData,
     TransferPhase, TransferSource, TransferTarget,
 };
-use crate::domain::allocation::Placement;
 use crate::domain::identity::{Credential, IdentityChange};
 use crate::domain::policy::Rule;
 
@@ -64,44 +64,25 @@ fn choose(
     home: &HubRef,
     trigger: Option<&ReprovisionTrigger>,
 ) -> Next {
-    let forced = trigger.and_then(|trigger| trigger.mode.forced_policy());
-    let rule = Rule::new(forced.or(enrolled.policy), enrolled.sticky_api);
-    if rule.stays() {
-        let reason = if rule == Rule::Never {
-            Reason::PolicyNever
-        } else {
-            Reason::StickyApiVersion
-        };
-        return stay(f, enrolled, home, rule, trigger, reason, true);
-    }
-    let id = &f.spec.registration_id;
-    let taken = |hub: &HubRef| f.is_in_cleanup(hub);
-    let placement = match trigger {
-        Some(ReprovisionTrigger {
-            hub: Some(name), ..
-        }) => named(f, home, name)?,
-        Some(_) if forced.is_some() => enrolled.pool.place(id, Some(home), taken),
-        _ => enrolled
-            .pool
-            .replace(id, home, f.status.placement_hash.as_deref(), taken),
+    let question = Question {
+        registration_id: &f.spec.registration_id,
+        home,
+        status: f.status,
+        policy: enrolled.policy,
+        sticky_api: enrolled.sticky_api,
+        pool: &enrolled.pool,
+        trigger,
+        hubs: &f.hubs,
+        now: f.now,
     };
-    let data = if rule == Rule::ResetData {
-        TransferData::Initial
-    } else {
-        TransferData::Migrate
-    };
-    match placement {
-        Placement::Go(to) if trigger.is_none() && was_refused(f, enrolled, &to) => stay(
-            f,
-            enrolled,
-            home,
-            rule,
-            trigger,
-            Reason::RefusedBefore,
-            false,
-        ),
-        Placement::Go(to) => {
-            let placement_hash = enrolled.pool.hash();
+    let rule = question.rule();
+    match question.choose() {
+        Choice::Stay { reason, settled } => stay(f, enrolled, home, rule, trigger, reason, settled),
+        Choice::Go {
+            to,
+            data,
+            placement_hash,
+        } => {
             let goal = Goal {
                 to,
                 data,
@@ -109,53 +90,8 @@ fn choose(
             };
             intend(f, enrolled, home, goal, rule, trigger)
         }
-        Placement::Stay { settled, .. } if data == TransferData::Initial => {
-            // A hub that is wanted but not available is asked for again at the next request.
-            let evaluated = if settled {
-                Some(enrolled.pool.hash())
-            } else {
-                f.status.placement_hash.clone()
-            };
-            let (to, placement_hash) = (home.clone(), evaluated.unwrap_or_default());
-            let goal = Goal {
-                to,
-                data,
-                placement_hash,
-            };
-            intend(f, enrolled, home, goal, rule, trigger)
-        }
-        Placement::Stay { reason, settled } => {
-            stay(f, enrolled, home, rule, trigger, reason, settled)
-        }
-        Placement::Nowhere(reason) => stay(f, enrolled, home, rule, trigger, reason, false),
+        Choice::Wait { reason, message } => Ok(Wait::because(reason, message)),
     }
-}
-
-/// The hub that a trigger names.
-fn named(f: &Facts<'_>, home: &HubRef, name: &str) -> Next<Placement> {
-    let Some(known) = f.hubs.iter().find(|known| known.hub.name == name) else {
-        let message = format!("spec.reprovision.hub names IoTHub {name}, which does not exist");
-        return Err(Wait::because(Reason::HubNotFound, message));
-    };
-    if known.hub.uid == home.uid {
-        return Ok(Placement::Stay {
-            reason: Reason::SameHub,
-            settled: true,
-        });
-    }
-    if !known.ready || f.is_in_cleanup(&known.hub) {
-        let message = format!("waiting for IoTHub {name}, which cannot take the device now");
-        return Err(Wait::because(Reason::WantedHubUnavailable, message));
-    }
-    Ok(Placement::Go(known.hub.clone()))
-}
-
-fn was_refused(f: &Facts<'_>, enrolled: &Enrolled, to: &HubRef) -> bool {
-    f.status.refused.as_ref().is_some_and(|refused| {
-        refused.host_name == to.host_name
-            && refused.placement_hash == enrolled.pool.hash()
-            && f.now < refused.until.0
-    })
 }
 
 /// The device stays; its credential at the hub becomes what it attested.

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::step::{Look, Record, Standing, Step, Wait};
 use super::view::{Trouble, TroubleKind, Views};
 use crate::api::v1alpha1::{
-    DeviceRegistrationSpec, DeviceRegistrationStatus, HubRef, InitialTwin, Reason,
-    RegistrationRequest, ReprovisionPolicy,
+    ConditionType, DeviceRegistrationSpec, DeviceRegistrationStatus, ExistingDevices, HubRef,
+    InitialTwin, IoTHub, Reason, RegistrationRequest, ReprovisionPolicy, is_true,
 };
 use crate::domain::allocation::Pool;
 use crate::domain::attestation::DeviceCredential;
@@ -117,6 +117,24 @@ pub struct HubFacts {
     pub carries_modules: bool,
     /// Whether a first assignment refuses a device that exists already.
     pub refuses_existing: bool,
+}
+
+impl HubFacts {
+    /// What is known of an `IoTHub` that the API server holds.
+    pub fn of(hub: &IoTHub) -> Self {
+        let status = hub.status.as_ref();
+        let guarantees = |what: &str| {
+            status.is_some_and(|status| status.guarantees.iter().any(|known| known == what))
+        };
+        Self {
+            hub: HubRef::of(hub),
+            ready: status.is_some_and(|status| is_true(&status.conditions, ConditionType::Ready)),
+            fences: guarantees("fence"),
+            unique_etags: guarantees("etags-unique"),
+            carries_modules: guarantees("modules"),
+            refuses_existing: hub.spec.existing_devices == Some(ExistingDevices::Refuse),
+        }
+    }
 }
 
 impl Facts<'_> {

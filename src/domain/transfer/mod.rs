@@ -13,6 +13,7 @@
 //! Intent, Commit, Abort and Close are status writes; only Commit permits enabling the target,
 //! only Abort un-fencing the source.
 
+mod choice;
 mod cleanup;
 mod deletion;
 mod evaluate;
@@ -26,6 +27,7 @@ mod reset;
 mod step;
 mod view;
 
+pub use choice::{Choice, Question};
 pub use facts::{Enrolled, EnrollmentFacts, Facts, HubFacts, Surroundings};
 pub use step::{Call, Effect, EventKind, Look, Record, Standing, Step, Wait};
 pub use view::{Room, Trouble, TroubleKind, View, Views};
