@@ -174,8 +174,8 @@ impl Pool {
         self.place(registration_id, Some(home), taken)
     }
 
-    /// Members, best first.
-    fn rank(&self, registration_id: &str) -> Vec<&Member> {
+    /// Members in the order in which the device of that registration id would have them.
+    pub fn rank(&self, registration_id: &str) -> Vec<&Member> {
         let mut members: Vec<_> = self.members.iter().collect();
         match self.policy {
             AllocationPolicy::Static => members.truncate(1),

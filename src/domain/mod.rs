@@ -11,6 +11,7 @@ pub mod module;
 pub mod object_name;
 pub mod policy;
 pub mod sas;
+pub mod terms;
 pub mod transfer;
 pub mod twin;
 pub mod twin_limits;

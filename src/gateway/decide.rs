@@ -13,6 +13,7 @@ use crate::api::v1alpha1::{EnrollmentRef, HubRef, Reason, RegistrationRequest, R
 use crate::domain::allocation::{Placement, Pool};
 use crate::domain::ids::{ApiVersion, OperationId, RegistrationId};
 use crate::domain::policy::Rule;
+use crate::domain::terms::Terms;
 
 /// A register request after attestation, with the Enrollment that decides it.
 #[derive(Debug, Clone)]
@@ -133,16 +134,11 @@ impl Asked {
             .api_version
             .parse::<ApiVersion>()
             .is_ok_and(|version| version.is_sticky() == self.api_version.is_sticky());
-        let same_terms = match record.state {
-            Some(RegistrationState::Assigned) => {
-                !self.disabled
-                    && record.placement_hash.as_deref() == Some(self.pool.hash().as_str())
-                    && record.policy.as_deref() == Some(self.rule.as_str())
-            }
-            Some(RegistrationState::Disabled) => self.disabled,
-            Some(RegistrationState::Failed) => !self.disabled,
-            Some(RegistrationState::Assigning) | None => false,
-        };
+        let same_terms = self.terms().decided(
+            record.state,
+            record.policy.as_deref(),
+            record.placement_hash.as_deref(),
+        );
         same_class
             && same_terms
             && request.enrollment == self.enrollment
@@ -153,13 +149,15 @@ impl Asked {
 
     /// Whether the record answers the same question once more.
     fn is_answered_by(&self, record: &Record) -> bool {
-        record.is_settled()
-            && match record.state {
-                // A reset is asked for by every registration.
-                Some(RegistrationState::Assigned) => self.rule != Rule::ResetData,
-                Some(RegistrationState::Disabled) => true,
-                Some(RegistrationState::Failed | RegistrationState::Assigning) | None => false,
-            }
+        record.is_settled() && self.terms().repeat(record.state)
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            disabled: self.disabled,
+            rule: self.rule,
+            pool: &self.pool,
+        }
     }
 
     fn request(

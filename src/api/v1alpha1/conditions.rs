@@ -42,11 +42,11 @@ impl ConditionType {
 }
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+    ($($(#[doc = $meaning:literal])+ $name:ident),+ $(,)?) => {
         /// Why a decision was taken. The same word stands in the condition, the event and the
         /// metric label, and never changes once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $name),+ }
+        pub enum Reason { $($(#[doc = $meaning])+ $name),+ }
 
         impl Reason {
             /// Every reason, for tests and documentation.
@@ -55,6 +55,11 @@ macro_rules! reasons {
             /// The `CamelCase` word.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),+ }
+            }
+
+            /// What it means, in a sentence for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),+).trim_ascii_start()),+ }
             }
 
             /// The reason that is written like this.
