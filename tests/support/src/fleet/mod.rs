@@ -136,7 +136,9 @@ impl Group {
             "apiVersion": "v1", "kind": "Secret",
             "metadata": { "name": self.name, "labels": { "rehome.dev/attestation": "true" } },
             "stringData": {
-                "primaryKey": self.key.to_base64(), "secondaryKey": self.key.to_base64(),
+                "primaryKey": self.key.to_base64(),
+                // Another one: an Enrollment with twice the same key is not Ready.
+                "secondaryKey": self.key.of_device("secondary").to_base64(),
             },
         });
         let mut spec = json!({
