@@ -10,6 +10,7 @@ pub mod controller;
 pub mod domain;
 pub mod gateway;
 pub mod hub;
+pub mod plugin;
 pub mod random;
 pub mod registry;
 pub mod telemetry;

@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["registry"],
     &["telemetry", "metrics"],
     &["cluster"],
-    &["gateway", "hub", "controller"],
+    &["gateway", "hub", "controller", "plugin"],
 ];
 
 /// What a room must not know although it is on a lower floor, or is no room at all.
@@ -90,7 +90,12 @@ const WALLS: &[Wall] = &[
         then: &["registry"],
     },
     Wall {
-        rooms: &["controller"],
+        rooms: &["plugin"],
+        first: "crate",
+        then: &["registry", "wire"],
+    },
+    Wall {
+        rooms: &["controller", "plugin"],
         first: "reqwest",
         then: &[],
     },
@@ -400,6 +405,10 @@ fn a_forbidden_name_is_caught() {
     assert_eq!(planted("hub/store.rs", "use crate::cluster::x;").len(), 1);
     assert_eq!(
         planted("gateway/service.rs", "use crate::registry::x;").len(),
+        1
+    );
+    assert_eq!(
+        planted("plugin/plan.rs", "use crate::registry::x;").len(),
         1
     );
 }

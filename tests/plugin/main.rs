@@ -1,0 +1,9 @@
+//! `kubectl rehome`: what it says for every reason.
+
+#![cfg(test)]
+
+mod case;
+mod objects;
+mod reasons;
+mod states;
+mod transcripts;
