@@ -1,9 +1,15 @@
-//! `kubectl rehome`: what it says for every reason.
+//! `kubectl rehome`: what it says for every reason, and what it does on a real cluster.
 
 #![cfg(test)]
 
 mod case;
+mod checks;
+mod cluster;
+mod completion;
 mod objects;
+mod people;
 mod reasons;
+mod scenes;
 mod states;
+mod thousand;
 mod transcripts;
