@@ -6,6 +6,7 @@ mod case;
 mod checks;
 mod cluster;
 mod completion;
+mod krew;
 mod objects;
 mod people;
 mod reasons;
