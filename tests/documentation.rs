@@ -45,6 +45,10 @@ fn every_reason_is_given_somewhere() {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            // The plugin knows what to do for every reason, and gives none.
+            if path.ends_with("src/plugin") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else if !path.ends_with("conditions.rs") {

@@ -174,6 +174,18 @@ pub fn next_command(reason: Reason, about: &About) -> String {
             )),
             Kind::Enrollment | Kind::DeviceRegistration => about.describe(),
         },
+        Reason::WorkloadStarting | Reason::WaitingForTurn => {
+            about.kubectl(&format!("get iothub {} --watch", about.hub))
+        }
+        Reason::Unschedulable | Reason::ImageUnavailable => {
+            about.kubectl(&format!("describe pod iothub-{}-0", about.hub))
+        }
+        Reason::WorkloadFailing => {
+            about.kubectl(&format!("logs iothub-{}-0 --previous", about.hub))
+        }
+        Reason::VolumeFull => about.kubectl(&format!("edit pvc data-iothub-{}-0", about.hub)),
+        Reason::PartRefused | Reason::NameTaken => about.describe_hub(),
+        Reason::AddressPending => about.kubectl(&format!("get service iothub-{}", about.hub)),
         Reason::IdScopeTaken | Reason::IdScopeInvalid => {
             format!("kubectl edit namespace {}", about.namespace)
         }
@@ -197,6 +209,8 @@ pub fn is_progress(reason: Reason) -> bool {
         | Reason::Deleting
         | Reason::HomeFound
         | Reason::HomeLost
+        | Reason::WorkloadStarting
+        | Reason::WaitingForTurn
         | Reason::CleaningUp => true,
         Reason::WantedHubUnavailable
         | Reason::NoHubAvailable
@@ -233,6 +247,13 @@ pub fn is_progress(reason: Reason) -> bool {
         | Reason::HubNotFound
         | Reason::InitialTwinInvalid
         | Reason::InUse
+        | Reason::Unschedulable
+        | Reason::ImageUnavailable
+        | Reason::WorkloadFailing
+        | Reason::VolumeFull
+        | Reason::PartRefused
+        | Reason::NameTaken
+        | Reason::AddressPending
         | Reason::IdScopeTaken
         | Reason::IdScopeInvalid => false,
     }

@@ -79,10 +79,13 @@ pub const NOT_TAKEN_UP: &str = "NotTakenUp";
 impl Finding {
     /// Of a hub.
     pub fn of_hub(hub: &IoTHub, now: Timestamp) -> Self {
-        let secret = &hub.spec.connection.connection_string_secret_ref;
+        // A managed hub's is the operator's own.
+        let connection = hub.spec.connection.as_ref();
+        let secret =
+            connection.map(|connection| connection.connection_string_secret_ref.name.clone());
         let about = About {
             hub: hub.name_any(),
-            secret: secret.name.clone(),
+            secret: secret.unwrap_or_default(),
             host: hub.spec.host_name.clone(),
             ..About::of(Kind::IoTHub, hub)
         };

@@ -60,7 +60,8 @@ fn end_of(certificate: &CertificateStatus) -> Option<Timestamp> {
 pub(super) fn of_hubs(hubs: &[IoTHub], now: Timestamp) -> Vec<Check> {
     let mut checks = Vec::new();
     for hub in hubs {
-        let Some(bundle) = &hub.spec.connection.ca_bundle else {
+        let connection = hub.spec.connection.as_ref();
+        let Some(bundle) = connection.and_then(|connection| connection.ca_bundle.as_ref()) else {
             continue;
         };
         let what = format!("IoTHub {}, caBundle", hub.name_any());

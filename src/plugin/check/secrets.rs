@@ -21,13 +21,8 @@ pub(super) async fn look(
 ) -> Vec<Check> {
     let of_hubs: BTreeSet<&str> = hubs
         .iter()
-        .map(|hub| {
-            hub.spec
-                .connection
-                .connection_string_secret_ref
-                .name
-                .as_str()
-        })
+        .filter_map(|hub| hub.spec.connection.as_ref())
+        .map(|connection| connection.connection_string_secret_ref.name.as_str())
         .collect();
     // With one Enrollment that refers to it.
     let of_enrollments: BTreeMap<&str, String> = enrollments
