@@ -134,3 +134,34 @@ async fn a_certificate_that_the_chart_made_stays_over_upgrades() {
     namespace.apply(&first.to_string()).await.unwrap();
     assert_eq!(first["data"], rendered().await["data"]);
 }
+
+/// What Artifact Hub shows of the chart is what it installs.
+#[tokio::test]
+async fn the_annotations_for_artifact_hub_are_true() {
+    let text = std::fs::read_to_string(chart_directory().join("Chart.yaml")).unwrap();
+    let chart: Value = serde_saphyr::from_str(&text).unwrap();
+    let annotation = |name: &str| -> Vec<Value> {
+        let text = chart["annotations"][format!("artifacthub.io/{name}")].as_str();
+        serde_saphyr::from_str(text.unwrap()).unwrap()
+    };
+    let objects = render_chart(&json!({})).await.unwrap();
+    let crds = of_kind(&objects, "CustomResourceDefinition");
+    let installed: Vec<_> = crds.map(|crd| crd["metadata"]["name"].clone()).collect();
+    let mut named: Vec<_> = annotation("crds")
+        .iter()
+        .map(|crd| crd["name"].clone())
+        .collect();
+    named.sort_by_key(ToString::to_string);
+    assert_eq!(named, installed);
+    let pod = &of_kind(&objects, "Deployment").next().unwrap()["spec"]["template"]["spec"];
+    assert_eq!(
+        annotation("images")[0]["image"],
+        pod["containers"][0]["image"]
+    );
+    let cluster = Cluster::shared().await.unwrap();
+    cluster.install_operator().await.unwrap();
+    let namespace = cluster.namespace("examples").await.unwrap();
+    for example in annotation("crdsExamples") {
+        namespace.apply(&example.to_string()).await.unwrap();
+    }
+}

@@ -4,6 +4,7 @@
 
 mod accepted;
 mod pods;
+mod readme;
 mod refused;
 mod snapshots;
 mod values;
