@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench attack soak fuzz crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test conformance bench attack soak fuzz image crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -34,6 +34,9 @@ soak: prepare ## Let 2,000 devices live on all of it for ten minutes, in a relea
 
 fuzz: prepare ## Fuzz each parser under libFuzzer: make fuzz SECONDS_EACH=600 TARGETS="http sas"
 	@tests/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
+
+image: prepare ## Build the image as an OCI archive, target/image/rehome.tar, without Docker
+	@tests/image $(ARGS)
 
 crds: ## Generate crds/ and the chart's copy from the types in src/api
 	cargo build --quiet --bin rehome

@@ -24,6 +24,7 @@ mod dice;
 pub mod fleet;
 pub mod installation;
 mod network;
+pub mod oci;
 pub mod packages;
 mod private_network;
 mod process;
