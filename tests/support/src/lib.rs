@@ -3,7 +3,8 @@
 //! It starts real things only: a Kubernetes control plane built from source, certificates, the
 //! product's own processes. It must not imitate any of them. Of Rehome it knows the chart (`chart`)
 //! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are, and
-//! some of them are unmodified SDKs (`sdk`, which `packages` fetches).
+//! some of them are unmodified SDKs (`sdk`, which `packages` fetches). Where pods have to run, `node` has
+//! a control plane with a node on a machine of namespaces, and `oci` makes images for it.
 //!
 //! ```text
 //! tools ──────► control_plane ──► cluster ──► installation ──► a test, the demo
@@ -24,6 +25,7 @@ mod dice;
 pub mod fleet;
 pub mod installation;
 mod network;
+pub mod node;
 pub mod oci;
 pub mod packages;
 mod private_network;

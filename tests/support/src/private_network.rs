@@ -28,7 +28,7 @@ impl PrivateNetwork {
     /// Runs this program again, with the same arguments, in a network of its own, and waits for its
     /// end. Gives `None` to the program that runs inside already.
     pub fn enter() -> Result<Option<ExitStatus>> {
-        if std::env::var_os(INSIDE).is_some() {
+        if Self::is_entered() {
             return Ok(None);
         }
         let flags = flags()?;
@@ -52,6 +52,11 @@ impl PrivateNetwork {
             eprintln!("the logs of every process are kept in {kept}");
         }
         Ok(Some(status))
+    }
+
+    /// Whether this program runs inside already.
+    pub(crate) fn is_entered() -> bool {
+        std::env::var_os(INSIDE).is_some()
     }
 
     /// Makes the network usable: its loopback device is up and its hosts file can be written.

@@ -82,6 +82,11 @@ impl Warden {
         self.tell(&format!("- {pid}\n"));
     }
 
+    /// Control groups of this name, and those in them, go when this process has ended.
+    pub(crate) fn remove_control_groups(&self, name: &str) {
+        self.tell(&format!("cgroup {name}\n"));
+    }
+
     /// Leaves the directory where it is when the process ends.
     pub(crate) fn keep(&self) {
         self.tell("keep\n");

@@ -59,6 +59,11 @@ impl Cluster {
         Self::connect(access).await
     }
 
+    /// The cluster of a control plane that somebody else keeps.
+    pub(crate) async fn of(plane: &ControlPlane) -> Result<Self> {
+        Self::connect(Access::in_directory(plane.directory())).await
+    }
+
     async fn connect(access: Access) -> Result<Self> {
         let client = connect(&access.kubeconfig).await?;
         Ok(Self { client, access })

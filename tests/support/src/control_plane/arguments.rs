@@ -1,5 +1,6 @@
 //! Where the parts of a control plane are, and the flags that they run with.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,12 +8,23 @@ use anyhow::Result;
 use crate::network::loopback;
 use crate::process::Process;
 
+/// Where pods run that a control plane is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PodNetwork {
+    /// The address of the machine that pods reach; the control plane is there too.
+    pub(crate) machine: Ipv4Addr,
+    /// Addresses of pods.
+    pub(crate) pods: &'static str,
+}
+
 /// The folder and the ports of one control plane.
 pub(super) struct Layout {
     pub(super) directory: PathBuf,
     pub(super) api_server: u16,
     pub(super) etcd_client: u16,
     pub(super) etcd_peer: u16,
+    /// None where no pods run.
+    pub(super) pods: Option<PodNetwork>,
 }
 
 impl Layout {
@@ -26,6 +38,11 @@ impl Layout {
         self.directory.join(format!("{user}.kubeconfig"))
     }
 
+    /// The address of the API server.
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.pods.map_or(loopback(1), |network| network.machine)
+    }
+
     /// Starts a component with its log in `logs`.
     pub(super) fn spawn(
         &self,
@@ -35,9 +52,10 @@ impl Layout {
     ) -> Result<Process> {
         let log = self.directory.join("logs").join(format!("{component}.log"));
         let arguments = std::iter::once(component.to_owned()).chain(flags);
+        let no_proxy = format!("{},{}", loopback(1), self.address());
         let environment = [
             // A proxy of the machine is for other places than loopback.
-            ("NO_PROXY", "127.0.0.1"),
+            ("NO_PROXY", no_proxy.as_str()),
             // Memory is there, and processors are what tests wait for: collect garbage less often.
             ("GOGC", "400"),
         ];
@@ -62,14 +80,11 @@ impl Layout {
 
     pub(super) fn api_server_arguments(&self) -> Vec<String> {
         let pki = |file| self.pki(file).display().to_string();
-        vec![
+        let mut arguments = vec![
             format!("--etcd-servers=http://{}:{}", loopback(1), self.etcd_client),
-            format!("--bind-address={}", loopback(1)),
-            format!("--advertise-address={}", loopback(1)),
+            format!("--bind-address={}", self.address()),
+            format!("--advertise-address={}", self.address()),
             format!("--secure-port={}", self.api_server),
-            // There are no pods that would look for `kubernetes.default`, and an Endpoints object
-            // must not hold a loopback address.
-            "--endpoint-reconciler-type=none".into(),
             "--service-cluster-ip-range=10.96.0.0/16".into(),
             format!("--tls-cert-file={}", pki("api-server.crt")),
             format!("--tls-private-key-file={}", pki("api-server.key")),
@@ -93,6 +108,28 @@ impl Layout {
             // Written before the response ends, so that counting is exact, and never rotated.
             "--audit-log-mode=blocking".into(),
             "--audit-log-maxsize=1000000".into(),
+        ];
+        if self.pods.is_some() {
+            arguments.extend([
+                format!("--kubelet-client-certificate={}", pki("kubelet-client.crt")),
+                format!("--kubelet-client-key={}", pki("kubelet-client.key")),
+                format!("--kubelet-certificate-authority={}", pki("ca.crt")),
+                // Nobody resolves the node's name.
+                "--kubelet-preferred-address-types=InternalIP".into(),
+            ]);
+        } else {
+            // There are no pods that would look for `kubernetes.default`, and an Endpoints object
+            // must not hold a loopback address.
+            arguments.push("--endpoint-reconciler-type=none".into());
+        }
+        arguments
+    }
+
+    pub(super) fn scheduler_arguments(&self) -> Vec<String> {
+        vec![
+            format!("--kubeconfig={}", self.kubeconfig("scheduler").display()),
+            "--leader-elect=false".into(),
+            "--secure-port=0".into(),
         ]
     }
 

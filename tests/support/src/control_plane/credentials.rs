@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::arguments::Layout;
 use crate::certificates::{Authority, Issued};
-use crate::network::loopback;
 
 /// One line for each request, at its end, or for a watch at its beginning. The control plane's own
 /// traffic and health checks are left out: nobody counts them.
@@ -20,13 +19,17 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: None
-  users: [system:apiserver, system:kube-controller-manager]
+  users: [system:apiserver, system:kube-controller-manager, system:kube-scheduler, system:kube-proxy]
 - level: None
-  userGroups: [system:serviceaccounts:kube-system]
+  userGroups: [system:serviceaccounts:kube-system, system:nodes]
 - level: None
   nonResourceURLs: [/readyz*, /livez*, /healthz*]
 - level: Metadata
 ";
+
+/// The only node, where there is one.
+pub(crate) const NODE: &str = "node";
+const NODE_USER: &str = "system:node:node";
 
 /// Writes everything that the components read at their start.
 pub(super) fn write(layout: &Layout) -> Result<()> {
@@ -34,8 +37,9 @@ pub(super) fn write(layout: &Layout) -> Result<()> {
         std::fs::create_dir_all(layout.directory.join(folder))?;
     }
     let authority = Authority::new("kubernetes")?;
+    let address = layout.address().to_string();
     let names = [
-        "127.0.0.1",
+        address.as_str(),
         "10.96.0.1",
         "localhost",
         "kubernetes",
@@ -55,10 +59,18 @@ pub(super) fn write(layout: &Layout) -> Result<()> {
     for (name, content) in files {
         put(&layout.pki(name), &content)?;
     }
-    let users = [
+    let mut users = vec![
         ("admin", "admin", Some("system:masters")),
         ("controller-manager", "system:kube-controller-manager", None),
     ];
+    if layout.pods.is_some() {
+        write_for_nodes(layout, &authority)?;
+        users.extend([
+            ("scheduler", "system:kube-scheduler", None),
+            ("kube-proxy", "system:kube-proxy", None),
+            ("kubelet", NODE_USER, Some("system:nodes")),
+        ]);
+    }
     for (file, user, group) in users {
         let issued = authority.issue_to(user, group, &[] as &[&str])?;
         put(
@@ -69,9 +81,21 @@ pub(super) fn write(layout: &Layout) -> Result<()> {
     put(&layout.directory.join("audit-policy.yaml"), AUDIT_POLICY)
 }
 
+/// The certificates with which the API server and the kubelet speak to each other.
+fn write_for_nodes(layout: &Layout, authority: &Authority) -> Result<()> {
+    let api_server = authority.issue_to("kube-apiserver", Some("system:masters"), &[""; 0])?;
+    let address = layout.address().to_string();
+    let kubelet = authority.issue_to(NODE_USER, Some("system:nodes"), &[NODE, &address])?;
+    for (name, issued) in [("kubelet-client", api_server), ("kubelet", kubelet)] {
+        put(&layout.pki(&format!("{name}.crt")), &issued.cert_pem)?;
+        put(&layout.pki(&format!("{name}.key")), &issued.key_pem)?;
+    }
+    Ok(())
+}
+
 /// A kubeconfig that needs no other file. JSON is YAML.
 fn kubeconfig(layout: &Layout, authority: &Authority, user: &Issued) -> String {
-    let server = format!("https://{}:{}", loopback(1), layout.api_server);
+    let server = format!("https://{}:{}", layout.address(), layout.api_server);
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",

@@ -23,6 +23,8 @@ use crate::network::{free_port, loopback};
 use crate::process::Process;
 use crate::tools;
 use arguments::Layout;
+pub(crate) use arguments::PodNetwork;
+pub(crate) use credentials::NODE;
 
 /// Longest time for one component to become ready, on a machine that is busy compiling.
 const READY: Duration = Duration::from_mins(2);
@@ -30,6 +32,7 @@ const READY: Duration = Duration::from_mins(2);
 /// A running control plane; dropping it ends its processes.
 pub struct ControlPlane {
     // In the order in which they are ended: nobody is left talking to a server that is gone.
+    _scheduler: Option<Process>,
     _controller_manager: Process,
     api_server: Option<Process>,
     _etcd: Process,
@@ -41,6 +44,15 @@ impl ControlPlane {
     /// Starts a control plane with its state below `directory`, and waits until it can be used:
     /// the API server is ready and the ServiceAccount `default` of namespace `default` exists.
     pub async fn start(directory: &Path) -> Result<Self> {
+        Self::start_with(directory, None).await
+    }
+
+    /// As [`Self::start`], with a scheduler, and at an address that pods reach.
+    pub(crate) async fn start_for(directory: &Path, pods: PodNetwork) -> Result<Self> {
+        Self::start_with(directory, Some(pods)).await
+    }
+
+    async fn start_with(directory: &Path, pods: Option<PodNetwork>) -> Result<Self> {
         let program = tools::kube()?;
         let localhost = loopback(1);
         let layout = Layout {
@@ -48,6 +60,7 @@ impl ControlPlane {
             api_server: free_port(localhost)?,
             etcd_client: free_port(localhost)?,
             etcd_peer: free_port(localhost)?,
+            pods,
         };
         credentials::write(&layout)?;
         let mut etcd = layout.spawn(&program, "etcd", layout.etcd_arguments())?;
@@ -63,7 +76,15 @@ impl ControlPlane {
                 Ok(accounts.get_opt("default").await?.map(drop))
             })
             .await?;
+        let scheduler = match layout.pods {
+            None => None,
+            Some(_) => {
+                let arguments = layout.scheduler_arguments();
+                Some(layout.spawn(&program, "kube-scheduler", arguments)?)
+            }
+        };
         Ok(Self {
+            _scheduler: scheduler,
             _controller_manager: controller_manager,
             api_server: Some(api_server),
             _etcd: etcd,
@@ -75,6 +96,16 @@ impl ControlPlane {
     /// The kubeconfig of a cluster administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig("admin")
+    }
+
+    /// The program that is every Kubernetes component.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The state directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.layout.directory
     }
 
     /// Kills the API server, as a crash or a lost machine would.
