@@ -41,6 +41,14 @@ readinessProbe:
 livenessProbe:
   httpGet: {path: /livez, port: gateway-health}
   failureThreshold: 6
+{{- with .Values.gateway.drainSeconds }}
+# A pod that ends is told so before everybody who sends devices to it has heard: it serves on for a
+# while, and those that it has accepted are done by then. The hook of a sidecar runs at once, not only
+# when the controller has ended.
+lifecycle:
+  preStop:
+    sleep: {seconds: {{ . }}}
+{{- end }}
 resources:
   {{- toYaml .Values.gateway.resources | nindent 2 }}
 securityContext:

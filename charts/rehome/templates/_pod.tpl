@@ -14,6 +14,8 @@ annotations:
 {{- end -}}
 
 {{- define "rehome.podSecurity" -}}
+# What is being served and reconciled has 15 seconds to end, after the gateway's draining.
+terminationGracePeriodSeconds: {{ add 30 .Values.gateway.drainSeconds }}
 # Each container mounts the token that it may have, and no other.
 automountServiceAccountToken: false
 securityContext:
