@@ -84,7 +84,7 @@ rules:
   # ID scopes.
   - apiGroups: [""]
     resources: [namespaces]
-    verbs: [get, list, watch]
+    verbs: [list, watch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
