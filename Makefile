@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench attack soak fuzz image crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test conformance bench attack soak fuzz image e2e crds cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -37,6 +37,11 @@ fuzz: prepare ## Fuzz each parser under libFuzzer: make fuzz SECONDS_EACH=600 TA
 
 image: prepare ## Build the image as an OCI archive, target/image/rehome.tar, without Docker
 	@tests/image $(ARGS)
+
+e2e: image ## Install the chart on a node of its own with real pods, as root; ONLY=geo runs a part
+	@tests/prepare-e2e
+	@cargo build --locked --package rehome-testing --bin e2e
+	@"$${CARGO_TARGET_DIR:-target}/debug/e2e" $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 crds: ## Generate crds/ and the chart's copy from the types in src/api
 	cargo build --quiet --bin rehome

@@ -41,6 +41,8 @@ pub struct Request {
     pub uri: String,
     /// The HTTP status of the answer.
     pub code: u16,
+    /// Whether the user has no right to it; a policy may refuse with the same status.
+    pub forbidden: bool,
     /// When the API server received it.
     pub received: Timestamp,
 }
@@ -190,7 +192,11 @@ struct Event {
     object_ref: ObjectRef,
     #[serde(default)]
     response_status: ResponseStatus,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
+
+const DECISION: &str = "authorization.k8s.io/decision";
 
 #[derive(Deserialize)]
 struct User {
@@ -232,6 +238,10 @@ impl From<Event> for Request {
             name,
             uri: event.uri,
             code: event.response_status.code,
+            forbidden: event
+                .annotations
+                .get(DECISION)
+                .is_some_and(|decision| decision == "forbid"),
             received: event.received,
         }
     }
@@ -242,7 +252,7 @@ mod tests {
     use super::*;
 
     const WATCH: &str = r#"{"auditID":"1","stage":"ResponseStarted","verb":"watch","requestURI":"/apis/rehome.dev/v1alpha1/iothubs?watch=1","user":{"username":"alice"},"objectRef":{"apiGroup":"rehome.dev","resource":"iothubs"},"responseStatus":{"code":200}}"#;
-    const PATCH: &str = r#"{"auditID":"2","stage":"ResponseComplete","verb":"patch","requestURI":"/x","user":{"username":"bob"},"objectRef":{"apiGroup":"rehome.dev","resource":"iothubs","subresource":"status","namespace":"n","name":"west"},"responseStatus":{"code":409}}"#;
+    const PATCH: &str = r#"{"auditID":"2","stage":"ResponseComplete","verb":"patch","requestURI":"/x","user":{"username":"bob"},"objectRef":{"apiGroup":"rehome.dev","resource":"iothubs","subresource":"status","namespace":"n","name":"west"},"responseStatus":{"code":409},"annotations":{"authorization.k8s.io/decision":"forbid"}}"#;
 
     #[test]
     fn a_watch_that_ends_is_one_request_and_a_half_line_is_none() {
@@ -252,6 +262,7 @@ mod tests {
         assert_eq!(requests.count("watch", "iothubs"), 1);
         assert_eq!(requests.count("patch", "iothubs/status"), 1);
         assert_eq!(requests.writes().by("bob").in_namespace("n").0[0].code, 409);
+        assert!(requests.0[1].forbidden && !requests.0[0].forbidden);
         assert!(requests.writes().by("alice").is_empty());
         assert!(requests.to_group("").is_empty());
     }

@@ -31,13 +31,18 @@ const READY: Duration = Duration::from_mins(2);
 
 /// A running control plane; dropping it ends its processes.
 pub struct ControlPlane {
-    // In the order in which they are ended: nobody is left talking to a server that is gone.
-    _scheduler: Option<Process>,
-    _controller_manager: Process,
-    api_server: Option<Process>,
-    _etcd: Process,
+    // None while its store is at rest.
+    parts: Option<Parts>,
     program: PathBuf,
     layout: Layout,
+}
+
+/// In the order in which they are ended: nobody is left talking to a server that is gone.
+struct Parts {
+    scheduler: Option<Process>,
+    controller_manager: Process,
+    api_server: Option<Process>,
+    etcd: Process,
 }
 
 impl ControlPlane {
@@ -63,34 +68,33 @@ impl ControlPlane {
             pods,
         };
         credentials::write(&layout)?;
-        let mut etcd = layout.spawn(&program, "etcd", layout.etcd_arguments())?;
-        etcd.wait_for_port((localhost, layout.etcd_client).into(), READY)
-            .await?;
-        let api_server = start_api_server(&program, &layout).await?;
-        let arguments = layout.controller_manager_arguments();
-        let mut controller_manager =
-            layout.spawn(&program, "kube-controller-manager", arguments)?;
-        let accounts: Api<ServiceAccount> = Api::default_namespaced(client(&layout).await?);
-        controller_manager
-            .wait_until("the ServiceAccount default/default", READY, async |_| {
-                Ok(accounts.get_opt("default").await?.map(drop))
-            })
-            .await?;
-        let scheduler = match layout.pods {
-            None => None,
-            Some(_) => {
-                let arguments = layout.scheduler_arguments();
-                Some(layout.spawn(&program, "kube-scheduler", arguments)?)
-            }
-        };
+        let parts = Some(Parts::start(&program, &layout).await?);
         Ok(Self {
-            _scheduler: scheduler,
-            _controller_manager: controller_manager,
-            api_server: Some(api_server),
-            _etcd: etcd,
+            parts,
             program,
             layout,
         })
+    }
+
+    /// Stops all of it, lets `change` do something to the folder of etcd, and starts it again.
+    pub(crate) async fn with_store_at_rest(
+        &mut self,
+        change: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let mut parts = self.parts.take().context("the control plane is stopped")?;
+        for process in parts
+            .scheduler
+            .iter_mut()
+            .chain([&mut parts.controller_manager])
+        {
+            process.kill()?;
+        }
+        for process in parts.api_server.iter_mut().chain([&mut parts.etcd]) {
+            process.kill()?;
+        }
+        change(&self.layout.directory.join("etcd"))?;
+        self.parts = Some(Parts::start(&self.program, &self.layout).await?);
+        Ok(())
     }
 
     /// The kubeconfig of a cluster administrator.
@@ -110,19 +114,52 @@ impl ControlPlane {
 
     /// Kills the API server, as a crash or a lost machine would.
     pub fn stop_api_server(&mut self) -> Result<()> {
-        let mut running = self
-            .api_server
-            .take()
-            .context("the API server is stopped already")?;
+        let running = self
+            .parts
+            .as_mut()
+            .and_then(|parts| parts.api_server.take());
+        let mut running = running.context("the API server is stopped already")?;
         running.kill().map(drop)
     }
 
     /// Starts the API server again, on the same port with the same data, and waits until it is
     /// ready.
     pub async fn start_api_server(&mut self) -> Result<()> {
-        anyhow::ensure!(self.api_server.is_none(), "the API server runs already");
-        self.api_server = Some(start_api_server(&self.program, &self.layout).await?);
+        let parts = self
+            .parts
+            .as_mut()
+            .context("the control plane is stopped")?;
+        anyhow::ensure!(parts.api_server.is_none(), "the API server runs already");
+        parts.api_server = Some(start_api_server(&self.program, &self.layout).await?);
         Ok(())
+    }
+}
+
+impl Parts {
+    async fn start(program: &Path, layout: &Layout) -> Result<Self> {
+        let mut etcd = layout.spawn(program, "etcd", layout.etcd_arguments())?;
+        etcd.wait_for_port((loopback(1), layout.etcd_client).into(), READY)
+            .await?;
+        let api_server = start_api_server(program, layout).await?;
+        let arguments = layout.controller_manager_arguments();
+        let mut controller_manager = layout.spawn(program, "kube-controller-manager", arguments)?;
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(client(layout).await?);
+        controller_manager
+            .wait_until("the ServiceAccount default/default", READY, async |_| {
+                Ok(accounts.get_opt("default").await?.map(drop))
+            })
+            .await?;
+        let schedule = || {
+            let arguments = layout.scheduler_arguments();
+            layout.spawn(program, "kube-scheduler", arguments)
+        };
+        let scheduler = layout.pods.map(|_| schedule()).transpose()?;
+        Ok(Self {
+            scheduler,
+            controller_manager,
+            api_server: Some(api_server),
+            etcd,
+        })
     }
 }
 

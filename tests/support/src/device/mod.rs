@@ -88,7 +88,7 @@ impl Trust {
     }
 
     /// A client for the server of that name, wherever it listens.
-    pub(crate) fn http_client(&self, host: &str, address: SocketAddr) -> Result<reqwest::Client> {
+    pub fn http_client(&self, host: &str, address: SocketAddr) -> Result<reqwest::Client> {
         let roots = reqwest::Certificate::from_pem_bundle(self.pem.as_bytes())?;
         let client = reqwest::Client::builder()
             .tls_certs_only(roots)

@@ -20,6 +20,8 @@ use crate::cluster::Cluster;
 /// where kube-proxy knows them.
 const ADDRESSES: [u8; 3] = [10, 200, 1];
 const STORAGE_CLASS: &str = "disks";
+/// What the scheduler adds to a claim when a pod wants it.
+const SELECTED: &str = "volume.kubernetes.io/selected-node";
 
 /// The cloud, as long as it is not dropped.
 pub(super) struct Cloud(JoinHandle<()>);
@@ -34,7 +36,7 @@ impl Cloud {
                 "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
             },
             "provisioner": "rehome.dev/test-disks",
-            "volumeBindingMode": "Immediate",
+            "volumeBindingMode": "WaitForFirstConsumer",
         });
         cluster.apply(&class.to_string()).await?;
         let (client, disks) = (cluster.client().clone(), disks.to_owned());
@@ -56,7 +58,7 @@ impl Drop for Cloud {
     }
 }
 
-/// Gives each Service of type LoadBalancer an address, the same one for as long as it has its name.
+/// Gives each Service of type `LoadBalancer` an address, the same one for as long as it has its name.
 async fn balance(client: Client) -> Result<()> {
     let services: Api<Service> = Api::all(client.clone());
     let mut given = BTreeMap::new();
@@ -104,7 +106,9 @@ async fn provide(client: Client, disks: PathBuf) -> Result<()> {
     while let Some(change) = changes.next().await {
         let Ok(claim) = change else { continue };
         let Some(spec) = &claim.spec else { continue };
-        if spec.volume_name.is_none() && spec.storage_class_name.as_deref() == Some(STORAGE_CLASS) {
+        let is_wanted = claim.annotations().contains_key(SELECTED);
+        let is_ours = spec.storage_class_name.as_deref() == Some(STORAGE_CLASS);
+        if is_ours && is_wanted && spec.volume_name.is_none() {
             let disk = disk(&claim, &disks)?;
             let size = spec
                 .resources

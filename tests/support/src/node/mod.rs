@@ -1,11 +1,11 @@
-//! A node that runs pods: containerd, kubelet, kube-proxy and CoreDNS, with the control plane beside
+//! A node that runs pods: containerd, kubelet, kube-proxy and `CoreDNS`, with the control plane beside
 //! them, on a [`Machine`] of their own. Needs root.
 //!
 //! ```text
 //!  machine (namespaces of its own)                            outside (a network namespace)
 //!  ┌──────────────────────────────────────────────┐          ┌───────────────────────────┐
 //!  │ control plane, containerd, kubelet,          │  veth    │ devices that are not pods │
-//!  │ kube-proxy, CoreDNS       at 10.200.0.1 ─────┼──────────┤ 10.200.0.2                │
+//!  │ kube-proxy, `CoreDNS`       at 10.200.0.1 ─────┼──────────┤ 10.200.0.2                │
 //!  │ pods 10.201.0.0/24, Services 10.96.0.0/16,   │          └───────────────────────────┘
 //!  │ load balancers 10.200.1.0/24                 │
 //!  └──────────────────────────────────────────────┘
@@ -47,7 +47,7 @@ pub struct Node {
     program: PathBuf,
     cluster: Cluster,
     _cloud: Cloud,
-    _plane: ControlPlane,
+    plane: ControlPlane,
 }
 
 /// What runs on the node. In the order in which it ends.
@@ -73,7 +73,7 @@ impl Node {
             program: plane.program().to_owned(),
             settings,
             cluster,
-            _plane: plane,
+            plane,
         };
         node.boot().await?;
         node.import(&pause)?;
@@ -89,6 +89,72 @@ impl Node {
     pub fn import(&self, archive: &Path) -> Result<()> {
         self.ctr(&["images", "import", &archive.display().to_string()])
             .map(drop)
+    }
+
+    /// As [`Self::import`], for an archive of one image that is to have another name besides its own.
+    pub fn import_as(&self, archive: &Path, name: &str) -> Result<()> {
+        let known = self.images()?;
+        self.import(archive)?;
+        let imported = std::fs::read(archive)?;
+        let own = crate::oci::name_in(&imported).context("the archive names no image")?;
+        ensure!(
+            own != name,
+            "{name} is the name of the image in the archive"
+        );
+        if known.lines().any(|one| one == name) {
+            self.ctr(&["images", "remove", name])?;
+        }
+        self.ctr(&["images", "tag", &own, name]).map(drop)
+    }
+
+    /// Kills the containers of that name, of a pod or by themselves, in a namespace, by SIGKILL; says
+    /// how many there were. For a container that is called as many others, give the name of its pod.
+    pub fn kill_container(&self, namespace: &str, name: &str) -> Result<usize> {
+        let mut killed = 0;
+        for label in ["io.kubernetes.container.name", "io.kubernetes.pod.name"] {
+            let filter = format!(
+                "labels.\"io.kubernetes.pod.namespace\"=={namespace},labels.\"{label}\"=={name}"
+            );
+            for container in self
+                .ctr(&["containers", "list", "--quiet", &filter])?
+                .lines()
+            {
+                // One that has ended before is kept for a while, and so is the one that holds the pod.
+                let pauses = self
+                    .ctr(&["containers", "info", container])?
+                    .contains(pause::NAME);
+                if !pauses
+                    && self
+                        .ctr(&["tasks", "kill", "--signal", "SIGKILL", container])
+                        .is_ok()
+                {
+                    killed += 1;
+                }
+            }
+        }
+        Ok(killed)
+    }
+
+    fn images(&self) -> Result<String> {
+        self.ctr(&["images", "list", "--quiet"])
+    }
+
+    /// Copies what etcd holds, as a backup.
+    pub async fn back_up(&mut self, to: &Path) -> Result<()> {
+        let copied = self.plane.with_store_at_rest(|store| copy(store, to));
+        copied.await
+    }
+
+    /// Loses the node and what etcd holds, and makes the cluster anew from a backup. Disks of pods are
+    /// as they are.
+    pub async fn restore(&mut self, from: &Path) -> Result<()> {
+        self.crash().await?;
+        let restored = self.plane.with_store_at_rest(|store| {
+            std::fs::remove_dir_all(store)?;
+            copy(from, store)
+        });
+        restored.await?;
+        self.boot().await
     }
 
     /// Takes the power from the node: every process on it dies, with all containers.
@@ -166,6 +232,18 @@ impl Node {
         }
         Ok(String::from_utf8(output.stdout)?)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    let status = status.context("cannot run cp")?;
+    ensure!(
+        status.success(),
+        "cannot copy {} to {}",
+        from.display(),
+        to.display()
+    );
+    Ok(())
 }
 
 /// When the node last said that it is ready, if that is what it said.

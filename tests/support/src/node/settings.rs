@@ -1,4 +1,4 @@
-//! The files that containerd, kubelet, kube-proxy and CoreDNS read, and the flags they run with.
+//! The files that containerd, kubelet, kube-proxy and `CoreDNS` read, and the flags they run with.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -97,7 +97,7 @@ impl Settings {
         vec!["-conf".into(), self.file("Corefile")]
     }
 
-    /// Where CoreDNS says that it is ready.
+    /// Where `CoreDNS` says that it is ready.
     pub(super) fn dns_ready(&self) -> SocketAddr {
         (self.machine, 8181).into()
     }
@@ -248,7 +248,7 @@ state = "{state}"
         })
     }
 
-    /// CoreDNS as the administrator: it only reads, and only in here.
+    /// `CoreDNS` as the administrator: it only reads, and only in here.
     fn corefile(&self) -> String {
         let (address, kubeconfig) = (self.machine, self.plane.join("admin.kubeconfig"));
         format!(

@@ -1,0 +1,152 @@
+//! `e2e`: the chart installed on a real node, the examples run as their READMEs say, and what can
+//! happen to an installation in its life. All of it on a machine of namespaces; needs root.
+
+mod device_image;
+mod ground;
+mod hub;
+mod load;
+mod plant;
+mod readme;
+mod scenarios;
+mod shell;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use rehome_testing::node::Machine;
+use rehome_testing::{keep_files, packages, tools};
+use tokio::signal::unix::{SignalKind, signal};
+
+use ground::{Ground, Images};
+
+/// Install Rehome on a node of its own and live through what an installation lives through
+#[derive(Parser)]
+#[command(name = "e2e", version)]
+struct Arguments {
+    /// Only scenarios with this in their name; several may be given, with commas
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// The image of Rehome; by default the one that make image writes
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// An older image, from which the operator is upgraded
+    #[arg(long)]
+    older: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Register devices at a rate; run by the scenarios, outside
+    #[command(hide = true)]
+    Load(load::Load),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            if let Ok(directory) = keep_files() {
+                eprintln!("logs of every process: {}", directory.display());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Part::Load(load)) = &arguments.part {
+        tokio::runtime::Runtime::new()?.block_on(load.run())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // What is missing is fetched or built outside, where there is a network that leads somewhere.
+    tools::kube()?;
+    tools::helm()?;
+    let python = packages::python(&checkout().join("examples/device/requirements.txt"))?;
+    let rehome = image(arguments)?;
+    if let Some(status) = Machine::enter()? {
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        if status.success() {
+            eprintln!("nothing is left on this machine");
+        }
+        return Ok(ExitCode::from(code.unwrap_or(1)));
+    }
+    let machine = Machine::set_up()?;
+    let images = Images {
+        rehome,
+        older: arguments.older.clone(),
+        python,
+    };
+    tokio::runtime::Runtime::new()?.block_on(async {
+        // The first process of its namespace does not get signals that it does not ask for.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            run = play(arguments, machine, images) => run.map(|()| ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::from(130)),
+            _ = terminate.recv() => Ok(ExitCode::from(143)),
+        }
+    })
+}
+
+async fn play(arguments: &Arguments, machine: Machine, images: Images) -> Result<()> {
+    let begin = Instant::now();
+    let mut ground = Ground::prepare(machine, images).await?;
+    println!(
+        "node and images are there after {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
+    let mut count = 0;
+    for (name, scenario) in scenarios::ALL {
+        let mut only = arguments.only.iter();
+        let wanted = arguments.only.is_empty() || only.any(|only| name.contains(&**only));
+        // Everything stands on what is installed first.
+        if !wanted && *name != scenarios::FIRST {
+            continue;
+        }
+        let begin = Instant::now();
+        println!("\n== {name}");
+        if let Err(error) = scenario(&mut ground).await {
+            eprintln!("{}", ground.state().await);
+            return Err(error.context((*name).to_owned()));
+        }
+        println!("== {name}: {:.0} s", begin.elapsed().as_secs_f64());
+        count += 1;
+    }
+    println!(
+        "\n{count} scenarios passed in {:.0} s",
+        begin.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn image(arguments: &Arguments) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("where am I?")?;
+    let built = own
+        .ancestors()
+        .nth(2)
+        .map(|target| target.join("image/rehome.tar"));
+    let image = arguments
+        .image
+        .clone()
+        .or(built)
+        .context("a program is in a folder")?;
+    ensure!(
+        image.is_file(),
+        "{} is missing: run make e2e, which builds it",
+        image.display()
+    );
+    image.canonicalize().context("the image")
+}
+
+/// The root of the repository.
+fn checkout() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().unwrap_or(root)
+}

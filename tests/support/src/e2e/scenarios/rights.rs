@@ -1,0 +1,126 @@
+//! The Roles grant what is used, and nothing else: what the API server has written down of the whole run
+//! is compared with them.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::ground::{Ground, claim, eventually};
+
+const NAMESPACE: &str = "rehome-system";
+/// What anybody may do who is known: find out what there is.
+const EVERYBODY: [&str; 2] = ["", "nonResource"];
+
+/// A verb on a resource, such as `patch rehome.dev/enrollments/status`.
+type Rights = BTreeSet<String>;
+
+pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
+    delete_with_enrollment(ground).await?;
+    let requests = ground.node.cluster().audit()?.since(ground.began)?;
+    for (part, roles) in [
+        (
+            "controller",
+            &["clusterrole/rehome-controller", "role/rehome-controller"][..],
+        ),
+        ("gateway", &["clusterrole/rehome-gateway"]),
+    ] {
+        let user = format!("system:serviceaccount:{NAMESPACE}:rehome-{part}");
+        let mut granted = Rights::new();
+        for role in roles {
+            granted.extend(grants(
+                &ground
+                    .shell
+                    .run(&format!("kubectl -n {NAMESPACE} get {role} -o json"))
+                    .await?,
+            )?);
+        }
+        let (mut used, mut refused) = (Rights::new(), Rights::new());
+        for request in requests.by(&user).0 {
+            if EVERYBODY.contains(&&*request.resource) {
+                continue;
+            }
+            let (verb, group) = (&request.verb, &request.group);
+            let target = [&*request.resource, &*request.subresource].join("/");
+            let right = format!("{verb} {group}/{}", target.trim_end_matches('/'));
+            if request.forbidden {
+                refused.insert(right);
+                continue;
+            }
+            // A watch that begins with all there is takes the place of a list, where the server can do
+            // it; an apply of what is not there yet creates it, and needs that right.
+            let stands_for = match &*request.verb {
+                "watch" if request.uri.contains("sendInitialEvents=true") => Some("list"),
+                "patch" if request.code == 201 => Some("create"),
+                _ => None,
+            };
+            used.extend(stands_for.map(|other| right.replacen(&**verb, other, 1)));
+            used.insert(right);
+        }
+        println!(
+            "  {part}: {} rights granted, {} used",
+            granted.len(),
+            used.len()
+        );
+        let idle: Vec<_> = granted.difference(&used).collect();
+        ensure!(
+            idle.is_empty(),
+            "granted to the {part} and never used, if all scenarios were played: {idle:#?}"
+        );
+        ensure!(refused.is_empty(), "refused to the {part}: {refused:#?}");
+        claim(
+            &format!("the {part} uses every right that it is granted, and was refused nothing"),
+            !used.is_empty(),
+        )?;
+    }
+    Ok(())
+}
+
+/// A right that only those need who ask for it: registrations that go with their Enrollment.
+async fn delete_with_enrollment(ground: &Ground) -> Result<()> {
+    ground
+        .block(
+            "kubectl -n first patch enrollment presses --type=merge -p '{\"spec\":{\"deletionPolicy\":\"Delete\"}}'\n\
+             kubectl -n first wait enrollment/presses --timeout=60s \
+             --for=jsonpath='{.metadata.finalizers[0]}'=rehome.dev/registry\n\
+             kubectl -n first delete pod press-1 --timeout=1m\n\
+             kubectl -n first delete enrollment presses --timeout=2m",
+        )
+        .await?;
+    eventually("the registration to go with its Enrollment", async || {
+        let left = ground
+            .shell
+            .run("kubectl -n first get devreg -o name")
+            .await?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
+    .await?;
+    let what = "the gateway's Role to go with the last Secret that it needs";
+    eventually(what, async || {
+        let left = "kubectl -n first get role,rolebinding -o name";
+        let left = ground.shell.run(left).await?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
+    .await
+}
+
+fn grants(role: &str) -> Result<Rights> {
+    let role: Value = serde_json::from_str(role)?;
+    let mut rights = Rights::new();
+    let words = |rule: &Value, name: &str| -> Vec<String> {
+        let list = rule[name].as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    for rule in role["rules"].as_array().context("a Role has rules")? {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                for verb in words(rule, "verbs") {
+                    rights.insert(format!("{verb} {group}/{resource}"));
+                }
+            }
+        }
+    }
+    Ok(rights)
+}
