@@ -71,7 +71,7 @@ pub struct Options {
     pub max_connections_per_client: usize,
 
     /// New connections of one client in ten seconds.
-    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_connections_per_client: u32,
 
     /// Failed authentications of one client in ten seconds, after which it has to wait.

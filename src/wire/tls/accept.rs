@@ -53,8 +53,8 @@ impl Default for AcceptLimits {
             connections: 20_000,
             per_client: 4096,
             new_of_client: Rate {
-                burst: 5000,
-                per_ten_seconds: 5000,
+                burst: 2000,
+                per_ten_seconds: 2000,
             },
         }
     }

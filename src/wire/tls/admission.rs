@@ -27,10 +27,11 @@ pub(super) struct Admission {
     newcomers: Cache<IpAddr, Arc<Bucket>>,
 }
 
-/// Handshakes of one client that are computed at once. They are dear: without turns, those of a
-/// thousand connections that one client opens together would all come before that of the next device.
-/// Network round trips take no turn, so a fleet behind one NAT loses nothing.
-const TURNS: usize = 2;
+/// Handshakes of one client that are computed at once: it may have one processor, never all. Without
+/// turns, the handshakes of a thousand connections that one client opens together would all come
+/// before that of the next device. Network round trips take no turn, so a fleet behind one NAT loses
+/// nothing by them.
+const TURNS: usize = 1;
 
 /// Connections of one client.
 #[derive(Debug)]
