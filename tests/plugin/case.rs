@@ -30,12 +30,12 @@ pub(super) fn hub(reason: Reason, cause: &str) -> Case {
 }
 
 /// A hub that the operator runs and that is not Ready.
-pub(super) fn managed(reason: Reason, cause: &str, stuck: bool) -> Case {
+pub(super) fn managed(reason: Reason, cause: &str) -> Case {
     let mut objects = Objects::new();
     let hub = objects.hub("hub-west");
     hub["spec"] = json!({ "hostName": "hub-west.example.com", "managed": {} });
     hub["status"]["conditions"] = json!([condition("Ready", "False", reason.as_str(), cause)]);
-    case(WEST, objects, cause, stuck)
+    case(WEST, objects, cause, true)
 }
 
 /// An Enrollment that is not Ready.

@@ -353,47 +353,38 @@ pub(crate) fn cases(reason: Reason) -> Vec<Case> {
         Reason::WorkloadStarting => managed(
             reason,
             "the pod of StatefulSet iothub-hub-west is not ready yet",
-            false,
         ),
         Reason::WaitingForTurn => managed(
             reason,
             "the pod is ready; it restarts with its new template after IoTHub hub-east is ready",
-            false,
         ),
         Reason::Unschedulable => managed(
             reason,
             "no node takes pod iothub-hub-west-0: 0/3 nodes are available: 3 Insufficient memory.",
-            true,
         ),
         Reason::ImageUnavailable => managed(
             reason,
             "image ghcr.io/rehome-dev/rehome:0.1.0 cannot be had (ImagePullBackOff): no such host; correct the operator's --hub-image, or what it needs to pull it",
-            true,
         ),
         Reason::WorkloadFailing => managed(
             reason,
             "the hub does not start (CrashLoopBackOff): the store cannot be opened",
-            true,
         ),
         Reason::VolumeFull => managed(
             reason,
             "the hub's volume is full, so it takes no change; expand PersistentVolumeClaim data-iothub-hub-west-0, or move devices to another hub",
-            true,
         ),
         Reason::PartRefused => managed(
             reason,
             "the API server refuses StatefulSet iothub-hub-west: exceeded quota",
-            true,
         ),
         Reason::NameTaken => managed(
             reason,
             "Service iothub-hub-west is not the operator's; delete it, or name the IoTHub otherwise",
-            true,
         ),
         Reason::AddressPending => managed(
             reason,
             "no load balancer has given Service iothub-hub-west an address; if the cluster has none, set managed.service.type to ClusterIP or NodePort",
-            true,
         ),
         Reason::IdScopeTaken => enrollment(
             reason,
