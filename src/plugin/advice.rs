@@ -105,6 +105,7 @@ impl About {
 }
 
 /// The command to type next.
+#[expect(clippy::too_many_lines, reason = "one entry for each reason")]
 pub fn next_command(reason: Reason, about: &About) -> String {
     match reason {
         Reason::Settled => match about.kind {
@@ -139,6 +140,8 @@ pub fn next_command(reason: Reason, about: &About) -> String {
         | Reason::HubThrottled
         | Reason::HubRefused
         | Reason::SameHubTwoNames
+        | Reason::PartRefused
+        | Reason::NameTaken
         | Reason::LeftBehind => about.describe_hub(),
         Reason::HubUnauthorized | Reason::SecretInvalid => about.edit_secret(),
         Reason::SecretMissing => about.create_secret(),
@@ -184,7 +187,6 @@ pub fn next_command(reason: Reason, about: &About) -> String {
             about.kubectl(&format!("logs iothub-{}-0 --previous", about.hub))
         }
         Reason::VolumeFull => about.kubectl(&format!("edit pvc data-iothub-{}-0", about.hub)),
-        Reason::PartRefused | Reason::NameTaken => about.describe_hub(),
         Reason::AddressPending => about.kubectl(&format!("get service iothub-{}", about.hub)),
         Reason::IdScopeTaken | Reason::IdScopeInvalid => {
             format!("kubectl edit namespace {}", about.namespace)

@@ -1,5 +1,6 @@
 //! The table of values in the chart's README is what `values.yaml` says, comments included.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 const BEGIN: &str = "<!-- values -->\n";
@@ -41,7 +42,7 @@ fn table(values: &str) -> String {
             value.trim()
         };
         let (name, words) = (names.join("."), comment.trim().replace('|', "\\|"));
-        rows += &format!("| `{name}` | `{default}` | {words} |\n");
+        writeln!(rows, "| `{name}` | `{default}` | {words} |").unwrap();
         comment.clear();
     }
     rows
