@@ -324,7 +324,7 @@ async fn a_module_is_carried_whole_while_a_mark_holds_both_devices() {
     let late = target.create_module(&copy).await;
     assert_eq!(late.unwrap_err().cause, Cause::PreconditionFailed);
     assert_eq!(
-        target.modules("unknown").await.unwrap_err().class(),
+        target.modules("unknown").await.unwrap_err().cause.class(),
         "unauthorized"
     );
 }

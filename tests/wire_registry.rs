@@ -288,7 +288,7 @@ async fn silence_and_a_broken_connection_leave_open_what_happened() {
         "fate-unknown",
     ] {
         let error = hub.create(&new_identity()).await.unwrap_err();
-        assert_eq!(error.class(), expected, "{error}");
+        assert_eq!(error.cause.class(), expected, "{error}");
         assert_eq!(error.is_without_effect(), expected == "unreachable");
     }
     assert!(start.elapsed() <= hub.settling_time());

@@ -183,3 +183,33 @@ fn homes_are_visited_in_turn() {
     assert_eq!(index.some_homes("uid-west", "uid-b", 2), ["uid-c", "uid-a"]);
     assert!(index.some_homes("uid-east", "", 2).is_empty());
 }
+
+#[test]
+fn what_is_not_at_rest_is_counted_and_all_by_state() {
+    let index = Index::default();
+    let moving = |name: &str, since: &str| {
+        let mut status = at("west");
+        status["state"] = "Assigning".into();
+        status["transfer"] = json!({"id": "t", "phase": "Open", "data": "Migrate", "policy": "p",
+            "from": {"hub": hub_ref("west"), "generationId": "g", "original": {"enabled": true}},
+            "to": {"hub": hub_ref("east")}, "placementHash": "h", "startedAt": since});
+        registration(name, &json!({}), &status)
+    };
+    let mut left_behind = at("east");
+    left_behind["cleanup"] = json!([{"name": "west", "uid": "uid-west",
+        "hostName": "west.example.com", "since": "2026-11-23T06:20:33.000000Z"}]);
+    index.apply(&registration("rests", &json!({}), &at("west")));
+    index.apply(&registration("left", &json!({}), &left_behind));
+    index.apply(&moving("young", "2026-11-23T09:00:00.000000Z"));
+    index.apply(&moving("old", "2026-11-23T08:00:00.000000Z"));
+    let totals = index.totals();
+    assert_eq!((totals.total, totals.assigned, totals.assigning), (4, 2, 2));
+    let unsettled = index.unsettled();
+    assert_eq!(
+        (unsettled.all, unsettled.moves, unsettled.to_clean_up),
+        (3, 2, 1)
+    );
+    assert_eq!(unsettled.oldest_move, "2026-11-23T08:00:00Z".parse().ok());
+    index.evaluate("enr", only("north"));
+    assert_eq!(index.totals().would_move, 4);
+}

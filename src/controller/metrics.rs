@@ -330,3 +330,84 @@ fn label(state: Option<RegistrationState>) -> &'static str {
 fn seconds_between(begin: Timestamp, end: Timestamp) -> f64 {
     end.duration_since(begin).as_secs_f64().max(0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NOW: &str = "2026-11-23T06:20:40Z";
+
+    /// A registration whose device asked seven seconds ago, with this status.
+    fn registration(status: &Value) -> DeviceRegistration {
+        serde_json::from_value(json!({
+            "apiVersion": "rehome.dev/v1alpha1", "kind": "DeviceRegistration",
+            "metadata": {"name": "press"},
+            "spec": {"registrationId": "press", "request": {"operationId": "5.new",
+                "apiVersion": "2021-06-01", "enrollment": {"name": "line", "uid": "enr"},
+                "credential": "c", "reason": "r", "requestedAt": "2026-11-23T06:20:33.000000Z"}},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    /// A move between these hubs that began ten seconds ago.
+    fn moving(phase: &str, to: &str, trigger: Option<&str>) -> Value {
+        let hub = |name: &str| json!({"name": name, "uid": name, "hostName": name});
+        json!({"state": "Assigning", "operationId": "5.new", "transfer": {
+            "id": "t", "phase": phase, "data": "Migrate", "policy": "p", "trigger": trigger,
+            "from": {"hub": hub("west"), "generationId": "g", "original": {"enabled": true}},
+            "to": {"hub": hub(to)}, "placementHash": "h",
+            "startedAt": "2026-11-23T06:20:30.000000Z"}})
+    }
+
+    /// What the step to `state` counts: lines of the metrics that are not zero.
+    fn counted(from: &Value, state: &str) -> Vec<String> {
+        let to = json!({"state": state, "operationId": "5.new"});
+        let (metrics, now) = (Metrics::new(), NOW.parse().unwrap());
+        metrics.stepped(
+            &registration(from),
+            &serde_json::from_value(to).unwrap(),
+            now,
+        );
+        let text = metrics.text(&Census::default());
+        let ends = |line: &&str| line.contains("_sum{") && !line.ends_with(" 0.0");
+        text.lines().filter(ends).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_step_counts_the_request_that_it_answers_and_the_move_that_it_ends() {
+        let answer = |state: &str| {
+            format!("rehome_registration_duration_seconds_sum{{state=\"{state}\"}} 7.0")
+        };
+        let end = |outcome: &str| {
+            format!("rehome_move_duration_seconds_sum{{outcome=\"{outcome}\"}} 10.0")
+        };
+        let first = json!({"state": "Assigning"});
+        assert_eq!(counted(&first, "Assigned"), [answer("assigned")]);
+        assert_eq!(counted(&first, "Failed"), [answer("failed")]);
+        assert!(counted(&first, "Assigning").is_empty());
+        let answered = json!({"state": "Assigned", "operationId": "5.new"});
+        assert!(counted(&answered, "Assigned").is_empty());
+
+        let committed = moving("Committed", "east", None);
+        assert_eq!(
+            counted(&committed, "Assigned"),
+            [answer("assigned"), end("moved")]
+        );
+        let in_place = moving("Open", "west", None);
+        assert_eq!(
+            counted(&in_place, "Assigned"),
+            [answer("assigned"), end("reset")]
+        );
+        let aborting = moving("Aborting", "east", None);
+        assert_eq!(
+            counted(&aborting, "Assigned"),
+            [answer("assigned"), end("given-up")]
+        );
+        // Its request was answered long ago.
+        let triggered = moving("Committed", "east", Some("2026-11"));
+        assert_eq!(counted(&triggered, "Assigned"), [end("moved")]);
+    }
+}

@@ -7,29 +7,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use super::ask::Ask;
 use super::body::{self, BulkAnswer, ListedModule, QueriedTwin, Statistics};
 use super::credentials::Tokens;
 use super::pacing::{OpClass, Pacer};
 use super::transport::{Transport, TransportError};
 use super::{
-    Call, Cause, ConnectionString, Created, Deleted, HubError, HubFacts, MarkedIdentity, Rates,
+    Call, CallObserver, Cause, ConnectionString, Created, Deleted, HubError, HubFacts,
+    MarkedIdentity, Rates,
 };
 use crate::clock::Clock;
 use crate::domain::identity::{Identity, IdentityChange, NewIdentity};
 use crate::domain::module::{Module, NewModule};
 use crate::domain::twin::Twin;
 
-/// What a path segment leaves as it is.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 const API_VERSION: &str = "2021-04-12";
 /// Our hub lists here what it guarantees beyond Azure's API.
 const GUARANTEES: HeaderName = HeaderName::from_static("rehome-hub");
@@ -44,18 +39,6 @@ const MARGIN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct HubClient {
     inner: Arc<Inner>,
-}
-
-/// Is told how each call ended, for metrics.
-pub trait CallObserver: Send + Sync + 'static {
-    /// A call was made. `outcome` is `ok` or a [`HubError::class`]; what it took includes waiting for
-    /// its turn.
-    fn called(&self, call: Call, outcome: &'static str, took: Duration);
-}
-
-/// Nobody wants to know.
-impl CallObserver for () {
-    fn called(&self, _: Call, _: &'static str, _: Duration) {}
 }
 
 /// What a client needs to know of its hub.
@@ -86,17 +69,6 @@ struct Inner {
     observer: Arc<dyn CallObserver>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-}
-
-/// One request, before it is signed.
-struct Ask<'a> {
-    call: Call,
-    class: OpClass,
-    device: Option<&'a str>,
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 impl HubClient {
@@ -405,8 +377,8 @@ impl HubClient {
         let answer = self.exchange_in_time(ask).await;
         let outcome = match &answer {
             Ok(response) if response.status().is_success() => "ok",
-            Ok(response) => self.failed(ask, Cause::of_response(response)).class(),
-            Err(error) => error.class(),
+            Ok(response) => Cause::of_response(response).class(),
+            Err(error) => error.cause.class(),
         };
         let took = inner.clock.monotonic().saturating_sub(began);
         inner.observer.called(ask.call, outcome, took);
@@ -549,52 +521,6 @@ impl fmt::Debug for HubClient {
         f.debug_struct("HubClient")
             .field("host_name", &self.inner.host_name)
             .finish_non_exhaustive()
-    }
-}
-
-impl<'a> Ask<'a> {
-    fn new(call: Call, class: OpClass, method: Method) -> Self {
-        Self {
-            call,
-            class,
-            device: None,
-            method,
-            path: String::new(),
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        }
-    }
-
-    fn about(mut self, collection: &str, device_id: &'a str) -> Self {
-        self.path = format!(
-            "/{collection}/{}",
-            utf8_percent_encode(device_id, UNRESERVED)
-        );
-        self.device = Some(device_id);
-        self
-    }
-
-    /// One segment further.
-    fn within(mut self, segment: &str) -> Self {
-        let segment = utf8_percent_encode(segment, UNRESERVED);
-        self.path = format!("{}/{segment}", self.path);
-        self
-    }
-
-    /// Sent in quotes, as every SDK does; an etag that no header can carry matches nothing.
-    fn if_match(mut self, etag: &str) -> Self {
-        let value = HeaderValue::from_str(&format!("\"{etag}\""))
-            .unwrap_or_else(|_| HeaderValue::from_static("\"\""));
-        self.headers.insert(header::IF_MATCH, value);
-        self
-    }
-
-    fn with_json(mut self, body: &impl serde::Serialize) -> Self {
-        // Maps with string keys and plain values always serialize.
-        self.body = serde_json::to_vec(body).unwrap_or_default().into();
-        let json = HeaderValue::from_static("application/json; charset=utf-8");
-        self.headers.insert(header::CONTENT_TYPE, json);
-        self
     }
 }
 

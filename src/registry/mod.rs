@@ -3,16 +3,19 @@
 //! Owns requests, credentials, pacing and what an answer or its absence means. Knows no Kubernetes
 //! and decides nothing: it never retries, because only the caller knows whether that is safe.
 
+mod ask;
 mod body;
 mod client;
 mod credentials;
 mod error;
+mod observer;
 mod pacing;
 mod transport;
 
-pub use client::{CallObserver, HubClient, HubSettings};
+pub use client::{HubClient, HubSettings};
 pub use credentials::{ConnectionString, ConnectionStringError};
 pub use error::{Call, Cause, HubError};
+pub use observer::CallObserver;
 pub use pacing::Rates;
 pub use transport::{HttpTransport, Route, Transport, TransportError, TransportSetupError};
 

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use kube::api::PostParams;
 use rehome_testing::Cluster;
 use rehome_testing::chart::render_chart;
 use serde_json::{Value, json};
@@ -54,18 +53,7 @@ fn gateway_of(pod: &PodSpec) -> Option<Container> {
 async fn pods_satisfy_the_restricted_level() {
     let cluster = Cluster::shared().await.unwrap();
     let namespace = cluster.namespace("restricted").await.unwrap();
-    let enforce = json!({ "metadata": { "labels": {
-        "pod-security.kubernetes.io/enforce": "restricted",
-        "pod-security.kubernetes.io/enforce-version": "latest",
-    } } });
-    Api::<Namespace>::all(cluster.client().clone())
-        .patch(
-            namespace.name(),
-            &PatchParams::default(),
-            &Patch::Merge(&enforce),
-        )
-        .await
-        .unwrap();
+    namespace.restrict().await.unwrap();
     for Planned {
         variant: name, pod, ..
     } in planned().await

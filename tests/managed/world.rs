@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, Resource};
 use rehome::api::v1alpha1::IoTHub;
 use rehome_testing::{Cluster, Namespace, Operator, Process, expect_ok, free_port, scratch};
 use serde::de::DeserializeOwned;
@@ -46,18 +45,7 @@ impl World {
         let cluster = Cluster::shared().await.unwrap();
         let operator = cluster.install_operator().await.unwrap();
         let namespace = cluster.namespace("managed").await.unwrap();
-        let enforce = json!({ "metadata": { "labels": {
-            "pod-security.kubernetes.io/enforce": "restricted",
-            "pod-security.kubernetes.io/enforce-version": "latest",
-        } } });
-        Api::<NamespaceObject>::all(cluster.client().clone())
-            .patch(
-                namespace.name(),
-                &PatchParams::default(),
-                &Patch::Merge(&enforce),
-            )
-            .await
-            .unwrap();
+        namespace.restrict().await.unwrap();
         let west = free_address();
         let controller = start(&operator, namespace.name(), west, IMAGE).await;
         Self {

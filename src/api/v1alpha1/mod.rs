@@ -23,7 +23,7 @@ pub use hub::{
     ConnectionSpec, ExistingDevices, HubAllocationSpec, IoTHub, IoTHubSpec, IoTHubStatus,
     SecretKeyRef, Sku,
 };
-pub use id_scope::{ID_SCOPE_ANNOTATION, claimed_id_scope};
+pub use id_scope::{ID_SCOPE_ANNOTATION, claim_order, claimed_id_scope};
 pub use managed::{
     HubCertificateSpec, HubResources, HubServiceSpec, HubStorageSpec, ManagedSpec, ResourceAmounts,
     SecretRef, ServiceType,

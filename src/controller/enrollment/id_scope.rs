@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt as _;
 
-use crate::api::v1alpha1::{ID_SCOPE_ANNOTATION, Reason, claimed_id_scope};
+use crate::api::v1alpha1::{ID_SCOPE_ANNOTATION, Reason, claim_order, claimed_id_scope};
 use crate::controller::context::Context;
 use crate::controller::status::Verdict;
 use crate::domain::ids::IdScope;
@@ -20,19 +20,15 @@ pub(super) fn problem(ctx: &Context, namespace: &str) -> Option<Verdict> {
         );
         return Some(Verdict::no(Reason::IdScopeInvalid, message));
     }
-    let older = |other: &Namespace| age(other) < age(&own) && claimed_id_scope(other) == scope;
+    let older = |other: &Namespace| {
+        claim_order(other) < claim_order(&own) && claimed_id_scope(other) == scope
+    };
     let rivals = ctx.stores.namespaces.state_filter(older);
-    let first = rivals.into_iter().min_by_key(|other| age(other))?;
+    let first = rivals.into_iter().min_by_key(|other| claim_order(other))?;
     let message = format!(
         "ID scope {scope} belongs to Namespace {}, which is older: devices that name it do not come \
          here. Give Namespace {namespace} another by the annotation {ID_SCOPE_ANNOTATION}",
         first.name_any()
     );
     Some(Verdict::no(Reason::IdScopeTaken, message))
-}
-
-/// Who comes first.
-fn age(namespace: &Namespace) -> (Option<jiff::Timestamp>, String) {
-    let created = namespace.creation_timestamp().map(|created| created.0);
-    (created, namespace.name_any())
 }

@@ -10,14 +10,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt as _;
 
-use crate::api::v1alpha1::claimed_id_scope;
+use crate::api::v1alpha1::{claim_order, claimed_id_scope};
 use crate::domain::ids::IdScope;
 
 /// One namespace's claim.
 #[derive(Debug, Clone)]
 struct Claim {
     scope: String,
-    created: Timestamp,
+    /// Who comes first.
+    order: (Timestamp, String),
 }
 
 /// All claims, and who wins them.
@@ -43,13 +44,8 @@ impl Scopes {
                     Some(scope) => scope.canonical().to_owned(),
                     None => namespace.to_ascii_lowercase(),
                 };
-                (
-                    namespace,
-                    Claim {
-                        scope,
-                        created: Timestamp::UNIX_EPOCH,
-                    },
-                )
+                let order = (Timestamp::UNIX_EPOCH, namespace.clone());
+                (namespace, Claim { scope, order })
             })
             .collect();
         self.decide();
@@ -78,7 +74,7 @@ impl Scopes {
 
     fn decide(&mut self) {
         let mut claims: Vec<_> = self.claims.iter().collect();
-        claims.sort_unstable_by_key(|(namespace, claim)| (claim.created, *namespace));
+        claims.sort_unstable_by_key(|(_, claim)| &claim.order);
         self.winners.clear();
         for (namespace, claim) in claims {
             self.winners
@@ -89,11 +85,10 @@ impl Scopes {
 }
 
 fn claim(namespace: &Namespace) -> Claim {
-    let scope = claimed_id_scope(namespace);
-    let created = namespace
-        .creation_timestamp()
-        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    Claim { scope, created }
+    Claim {
+        scope: claimed_id_scope(namespace),
+        order: claim_order(namespace),
+    }
 }
 
 #[cfg(test)]

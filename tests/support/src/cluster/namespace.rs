@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::{Namespace as Object, ServiceAccount};
-use kube::api::{DeleteParams, DynamicObject, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use serde_json::json;
 
 use super::{Cluster, Identity, connect};
 use crate::wait::until;
@@ -68,6 +69,18 @@ impl Namespace {
     /// As [`Cluster::apply`]; namespaced objects that name no namespace go into this one.
     pub async fn apply(&self, yaml: &str) -> Result<Vec<DynamicObject>> {
         self.cluster.apply_in(&self.name, yaml).await
+    }
+
+    /// From now on takes only pods that the level `restricted` of pod security allows.
+    pub async fn restrict(&self) -> Result<()> {
+        let labels = json!({ "metadata": { "labels": {
+            "pod-security.kubernetes.io/enforce": "restricted",
+            "pod-security.kubernetes.io/enforce-version": "latest",
+        } } });
+        let api: Api<Object> = Api::all(self.cluster.client.clone());
+        let (labels, parameters) = (Patch::Merge(labels), PatchParams::default());
+        api.patch(&self.name, &parameters, &labels).await?;
+        Ok(())
     }
 
     /// Deletes it and waits until it is gone: whoever holds finalizers in it must be at work.

@@ -153,8 +153,6 @@ fn describe(package: &Package) -> Value {
         "filesAnalyzed": false,
     });
     if package.source.is_some() {
-        described["downloadLocation"] =
-            format!("https://crates.io/api/v1/crates/{name}/{version}/download").into();
         described["externalRefs"] = json!([{
             "referenceCategory": "PACKAGE-MANAGER",
             "referenceType": "purl",
