@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::AcceptLimits;
+use super::turns::{Turn, Turns};
 use crate::wire::networks::Networks;
 use crate::wire::rate::Bucket;
 
@@ -27,18 +28,12 @@ pub(super) struct Admission {
     newcomers: Cache<IpAddr, Arc<Bucket>>,
 }
 
-/// Handshakes of one client that are computed at once: it may have one processor, never all. Without
-/// turns, the handshakes of a thousand connections that one client opens together would all come
-/// before that of the next device. Network round trips take no turn, so a fleet behind one NAT loses
-/// nothing by them.
-const TURNS: usize = 1;
-
 /// Connections of one client.
 #[derive(Debug)]
 struct Open {
     all: usize,
     shaking: usize,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 impl Default for Open {
@@ -46,7 +41,7 @@ impl Default for Open {
         Self {
             all: 0,
             shaking: 0,
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Arc::new(Turns::new()),
         }
     }
 }
@@ -122,17 +117,16 @@ pub(super) struct Slot {
     /// Absent for those who are not limited.
     client: Option<IpAddr>,
     /// The client's; absent for those who are not limited.
-    turns: Option<Arc<Semaphore>>,
+    turns: Option<Arc<Turns>>,
     shaking: bool,
     _connection: OwnedSemaphorePermit,
 }
 
 impl Slot {
-    /// Waits until few handshakes of the same client are being computed. To be held for as long as
-    /// one step takes to compute, never while waiting for the client.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes it.
-        self.turns.as_ref()?.acquire().await.ok()
+    /// The client's next turn to compute a step of a handshake; none is needed by those who are not
+    /// limited.
+    pub(super) async fn turn(&self) -> Option<Turn<'_>> {
+        self.turns.as_ref()?.next().await
     }
 
     pub(super) fn has_shaken_hands(&mut self) {
@@ -173,19 +167,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn handshakes_of_one_client_wait_for_each_other_and_not_those_of_others() {
+    async fn clients_take_turns_of_their_own() {
         let admission = Admission::new(AcceptLimits::default(), Arc::default());
-        let slots: Vec<_> = (0..=TURNS).map(|_| slot(&admission, 1)).collect();
-        let (last, first) = slots.split_last().unwrap();
-        let mut turns: Vec<_> = first
-            .iter()
-            .map(|slot| slot.turn().now_or_never())
-            .collect();
-        assert!(turns.iter().all(Option::is_some));
-        assert!(last.turn().now_or_never().is_none());
-        let other = slot(&admission, 2);
+        let [one, same, other] = [1, 1, 2].map(|last| slot(&admission, last));
+        let _turn = one.turn().now_or_never().unwrap();
+        assert!(same.turn().now_or_never().is_none());
         assert!(other.turn().now_or_never().is_some());
-        turns.pop();
-        assert!(last.turn().now_or_never().is_some());
     }
 }

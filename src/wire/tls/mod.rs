@@ -8,6 +8,7 @@ mod accept;
 mod admission;
 mod certificates;
 mod config;
+mod turns;
 
 pub use accept::{AcceptLimits, Accepted, Acceptor, Peer, Stream, Surroundings, listen};
 pub use certificates::{CertificateError, Certificates};
