@@ -74,6 +74,11 @@ pub struct Options {
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_new_connections_per_client: u32,
 
+    /// How much of one processor the handshakes of one client may take, in percent: those of a flood,
+    /// or of a fleet that comes back at once, are spread over time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub max_handshake_percent_per_client: u32,
+
     /// Failed authentications of one client in ten seconds, after which it has to wait.
     #[arg(long, default_value_t = 1000)]
     pub max_failures_per_client: u32,
@@ -146,6 +151,7 @@ impl Options {
             burst: self.max_new_connections_per_client,
             per_ten_seconds: self.max_new_connections_per_client,
         };
+        bounds.accept.handshake_percent = self.max_handshake_percent_per_client;
         bounds.settings.networks = Arc::new(Networks::new(
             self.client_prefix_v4,
             self.client_prefix_v6,
@@ -221,6 +227,7 @@ mod tests {
         let options = parse(&[
             "--max-connections-per-client=7",
             "--max-new-connections-per-client=70",
+            "--max-handshake-percent-per-client=25",
             "--client-prefix-v4=24",
             "--unlimited-network=198.51.100.0/24,2001:db8::/32",
             "--resend-window-seconds=1",
@@ -231,6 +238,7 @@ mod tests {
         let bounds = options.unwrap().bounds();
         assert_eq!(bounds.accept.per_client, 7);
         assert_eq!(bounds.accept.new_of_client.per_ten_seconds, 70);
+        assert_eq!(bounds.accept.handshake_percent, 25);
         let client = |address: &str| {
             let networks = &bounds.settings.networks;
             networks.client(address.parse().unwrap())

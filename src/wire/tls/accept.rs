@@ -42,6 +42,8 @@ pub struct AcceptLimits {
     /// New connections of one client. A handshake costs us more than it costs a client that throws
     /// the answer away; a fleet that comes back after an outage must still get in.
     pub new_of_client: Rate,
+    /// How much of one processor the handshakes of one client may take, in percent, from 1 to 100.
+    pub handshake_percent: u32,
 }
 
 impl Default for AcceptLimits {
@@ -56,6 +58,7 @@ impl Default for AcceptLimits {
                 burst: 2000,
                 per_ten_seconds: 2000,
             },
+            handshake_percent: 10,
         }
     }
 }

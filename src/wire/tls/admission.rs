@@ -36,16 +36,6 @@ struct Open {
     turns: Arc<Turns>,
 }
 
-impl Default for Open {
-    fn default() -> Self {
-        Self {
-            all: 0,
-            shaking: 0,
-            turns: Arc::new(Turns::new()),
-        }
-    }
-}
-
 impl Admission {
     pub(super) fn new(limits: AcceptLimits, networks: Arc<Networks>) -> Arc<Self> {
         Arc::new(Self {
@@ -81,8 +71,12 @@ impl Admission {
                 return None;
             }
             let mut clients = self.clients();
-            let open = clients.entry(client).or_default();
             let limits = self.limits;
+            let open = clients.entry(client).or_insert_with(|| Open {
+                all: 0,
+                shaking: 0,
+                turns: Arc::new(Turns::new(limits.handshake_percent)),
+            });
             if open.all >= limits.per_client || open.shaking >= limits.handshakes_per_client {
                 return None;
             }

@@ -49,7 +49,7 @@ impl Arena {
                 "--refused-window-seconds=0",
                 "--max-registers-per-device=1000000",
                 "--max-polls-per-device=1000000",
-                "--max-new-connections-per-client=1000000",
+                "--unlimited-network=127.0.0.0/8",
             ]
             .map(str::to_owned)
             .into(),

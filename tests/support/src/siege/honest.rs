@@ -17,6 +17,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
+    /// With those of another time of the same kind.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+        self.0.sort_unstable();
+    }
+
     /// The time that 99 of 100 did not exceed.
     pub(crate) fn p99(&self) -> Duration {
         self.0
