@@ -24,7 +24,7 @@ scope=$(command kubectl get namespace "$namespace" \
     -o 'jsonpath={.metadata.annotations.rehome\.dev/id-scope}')
 
 # Whom it trusts: the gateway's CA and the hubs'.
-{ secret "$release" rehome-gateway-tls 'ca\.crt'; secret "$namespace" hub-ca 'tls\.crt'; } |
+{ secret "$release" rehome-gateway-tls 'ca\.crt'; secret "$namespace" iothub-ca 'ca\.crt'; } |
     kubectl create configmap device-trust --from-file=ca.crt=/dev/stdin --dry-run=client -o yaml |
     kubectl apply -f -
 kubectl create secret generic "device-$id" --from-literal="key=$key" --dry-run=client -o yaml |

@@ -23,8 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// What is brought to the node.
 pub(crate) struct Images {
     pub(crate) rehome: PathBuf,
-    /// The image that an upgrade begins with.
-    pub(crate) older: Option<PathBuf>,
+    /// What an upgrade begins with: a folder with an image and its chart.
+    pub(crate) older: PathBuf,
     /// The interpreter of an environment with the SDK.
     pub(crate) python: PathBuf,
 }
@@ -128,6 +128,22 @@ impl Ground {
             Ok(images.into_iter().collect())
         })
         .await
+    }
+
+    /// Waits until every managed hub runs that image and is ready; they take their turns.
+    pub(crate) async fn hubs_run(&self, image: &str) -> Result<()> {
+        let path = "{range .items[*]}{.metadata.name} {.status.containerStatuses[0].ready} \
+                    {.status.containerStatuses[0].imageID}{\"\\n\"}{end}";
+        let look = format!("kubectl get pods -A -l rehome.dev/component=hub -o 'jsonpath={path}'");
+        let wanted = format!(" true {image}");
+        eventually("every hub to run the operator's image", async || {
+            let printed = self.shell.run(&look).await?;
+            let all = printed.lines().all(|line| line.ends_with(&wanted));
+            ensure!(all && !printed.is_empty(), "not {image}:\n{printed}");
+            Ok(())
+        })
+        .await?;
+        claim("every hub runs the image that the operator runs", true)
     }
 
     /// Runs the commands of an example's README, all of them.

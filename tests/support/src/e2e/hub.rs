@@ -27,7 +27,7 @@ impl Hub {
             let path = key.replace('.', "\\.");
             shell.run(&format!("kubectl -n {namespace} get secret {name} -o 'jsonpath={{.data.{path}}}' | base64 -d")).await
         };
-        let connection = secret(&format!("{name}-service"), "connectionString").await?;
+        let connection = secret(&format!("iothub-{name}-key"), "connectionString").await?;
         let part = |name: &str| {
             let found = connection
                 .split(';')
@@ -35,9 +35,10 @@ impl Hub {
             found.with_context(|| format!("no {name} in the connection string"))
         };
         let host = part("HostName")?.to_owned();
-        let trust = Trust::new(&secret("hub-ca", "tls.crt").await?)?;
-        let service =
-            format!("kubectl -n {namespace} get service {name} -o 'jsonpath={{.spec.clusterIP}}'");
+        let trust = Trust::new(&secret("iothub-ca", "ca.crt").await?)?;
+        let service = format!(
+            "kubectl -n {namespace} get service iothub-{name} -o 'jsonpath={{.spec.clusterIP}}'"
+        );
         let address: IpAddr = shell.run(&service).await?.parse()?;
         Ok(Self {
             policy: part("SharedAccessKeyName")?.to_owned(),
@@ -51,6 +52,11 @@ impl Hub {
     /// Where devices connect, for whoever is on the node.
     pub(crate) fn mqtt(&self) -> SocketAddr {
         SocketAddr::new(self.address, 8883)
+    }
+
+    /// Where services connect.
+    pub(crate) fn https(&self) -> SocketAddr {
+        SocketAddr::new(self.address, 443)
     }
 
     /// The twin of a device without versions and times; `None` if there is none.

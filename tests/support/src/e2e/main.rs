@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use rehome_testing::node::Machine;
 use rehome_testing::{keep_files, packages, tools};
@@ -32,7 +32,8 @@ struct Arguments {
     /// The image of Rehome; by default the one that make image writes
     #[arg(long)]
     image: Option<PathBuf>,
-    /// An older image, from which the operator is upgraded
+    /// A folder with an older image and its chart, from which is upgraded; by default the one that
+    /// tests/older-image writes
     #[arg(long)]
     older: Option<PathBuf>,
     #[command(subcommand)]
@@ -69,7 +70,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     tools::kube()?;
     tools::helm()?;
     let python = packages::python(&checkout().join("examples/device/requirements.txt"))?;
-    let rehome = image(arguments)?;
+    let rehome = built(arguments.image.as_deref(), "rehome.tar")?;
+    let older = built(arguments.older.as_deref(), "older")?;
     if let Some(status) = Machine::enter()? {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         if status.success() {
@@ -80,7 +82,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let machine = Machine::set_up()?;
     let images = Images {
         rehome,
-        older: arguments.older.clone(),
+        older,
         python,
     };
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -126,23 +128,17 @@ async fn play(arguments: &Arguments, machine: Machine, images: Images) -> Result
     Ok(())
 }
 
-fn image(arguments: &Arguments) -> Result<PathBuf> {
+/// What was asked for, or else what was built beside this program.
+fn built(asked_for: Option<&Path>, name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("where am I?")?;
-    let built = own
-        .ancestors()
-        .nth(2)
-        .map(|target| target.join("image/rehome.tar"));
-    let image = arguments
-        .image
-        .clone()
-        .or(built)
-        .context("a program is in a folder")?;
-    ensure!(
-        image.is_file(),
-        "{} is missing: run make e2e, which builds it",
-        image.display()
-    );
-    image.canonicalize().context("the image")
+    let target = own.ancestors().nth(2).context("a program is in a folder")?;
+    let path = asked_for.map_or_else(|| target.join("image").join(name), Path::to_owned);
+    path.canonicalize().with_context(|| {
+        format!(
+            "{} is missing: run make e2e, which builds it",
+            path.display()
+        )
+    })
 }
 
 /// The root of the repository.

@@ -54,7 +54,7 @@ impl Plant {
         };
         plant.move_to(WEST).await?;
         plant.everybody_registers().await?;
-        let trust = Trust::new(&secret(&plant.shell, NAMESPACE, "hub-ca", "tls.crt").await?)?;
+        let trust = Trust::new(&secret(&plant.shell, NAMESPACE, "iothub-ca", "ca.crt").await?)?;
         let writing = plant.devices.iter().map(async |device| {
             let hub = &plant.hubs[WEST];
             hub.patch_twin(device, &json!({ "tags": { "owner": device } }))

@@ -91,22 +91,6 @@ impl Node {
             .map(drop)
     }
 
-    /// As [`Self::import`], for an archive of one image that is to have another name besides its own.
-    pub fn import_as(&self, archive: &Path, name: &str) -> Result<()> {
-        let known = self.images()?;
-        self.import(archive)?;
-        let imported = std::fs::read(archive)?;
-        let own = crate::oci::name_in(&imported).context("the archive names no image")?;
-        ensure!(
-            own != name,
-            "{name} is the name of the image in the archive"
-        );
-        if known.lines().any(|one| one == name) {
-            self.ctr(&["images", "remove", name])?;
-        }
-        self.ctr(&["images", "tag", &own, name]).map(drop)
-    }
-
     /// Kills the containers of that name, of a pod or by themselves, in a namespace, by SIGKILL; says
     /// how many there were. For a container that is called as many others, give the name of its pod.
     pub fn kill_container(&self, namespace: &str, name: &str) -> Result<usize> {
@@ -133,10 +117,6 @@ impl Node {
             }
         }
         Ok(killed)
-    }
-
-    fn images(&self) -> Result<String> {
-        self.ctr(&["images", "list", "--quiet"])
     }
 
     /// Copies what etcd holds, as a backup.

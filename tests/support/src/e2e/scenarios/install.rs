@@ -68,7 +68,7 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
 async fn from_outside(ground: &Ground) -> Result<()> {
     let names = [
         ("rehome-system", "rehome", HOST),
-        ("first", "hub", "hub.first.svc.cluster.local"),
+        ("first", "iothub-hub", "iothub-hub.first.svc.cluster.local"),
     ];
     for (namespace, service, name) in names {
         let address = ground.address(namespace, service).await?;
@@ -84,7 +84,7 @@ async fn from_outside(ground: &Ground) -> Result<()> {
             "ca.crt",
         )
         .await?,
-        secret(&ground.shell, "first", "hub-ca", "tls.crt").await?,
+        secret(&ground.shell, "first", "iothub-ca", "ca.crt").await?,
     ];
     std::fs::write(&trust, authorities.concat())?;
     let key =

@@ -37,8 +37,8 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("node-restart", |ground| {
         Box::pin(trouble::node_restart(ground))
     }),
-    ("certificate", |ground| {
-        Box::pin(service::certificate(ground))
+    ("certificates", |ground| {
+        Box::pin(service::certificates(ground))
     }),
     ("backup", |ground| Box::pin(trouble::backup(ground))),
     // After all of them, but for one that takes the rights away.

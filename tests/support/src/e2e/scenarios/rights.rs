@@ -17,6 +17,7 @@ type Rights = BTreeSet<String>;
 
 pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
     delete_with_enrollment(ground).await?;
+    delete_volume_with_hub(ground).await?;
     let requests = ground.node.cluster().audit()?.since(ground.began)?;
     for (part, roles) in [
         (
@@ -73,6 +74,34 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
             !used.is_empty(),
         )?;
     }
+    gateway_reads_no_hub(ground).await
+}
+
+/// Tried with the token of the gateway, in a namespace where it may read the keys of an Enrollment.
+async fn gateway_reads_no_hub(ground: &Ground) -> Result<()> {
+    let gateway = ground
+        .node
+        .cluster()
+        .client_as(NAMESPACE, "rehome-gateway")
+        .await?;
+    let kubeconfig = gateway.kubeconfig.to_string_lossy().into_owned();
+    let as_gateway = [("KUBECONFIG", &*kubeconfig)];
+    let read = async |what: &str| {
+        let command = format!("kubectl -n plant get {what} -o name 2>&1 || true");
+        ground.shell.run_with(&command, &as_gateway).await
+    };
+    let own = read("secret/robots-keys").await?;
+    ensure!(
+        own.trim() == "secret/robots-keys",
+        "the gateway reads keys of an Enrollment: {own}"
+    );
+    for what in ["secret/iothub-west-key", "secret/iothub-ca", "secrets"] {
+        let said = read(what).await?;
+        claim(
+            &format!("the gateway may not read {what}"),
+            said.contains("Forbidden"),
+        )?;
+    }
     Ok(())
 }
 
@@ -100,6 +129,22 @@ async fn delete_with_enrollment(ground: &Ground) -> Result<()> {
     eventually(what, async || {
         let left = "kubectl -n first get role,rolebinding -o name";
         let left = ground.shell.run(left).await?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    })
+    .await
+}
+
+/// As [`delete_with_enrollment`], for the volume of a hub; one that is at hand, which nobody refers to.
+async fn delete_volume_with_hub(ground: &Ground) -> Result<()> {
+    ground
+        .block(
+            "kubectl -n first patch iothub hub --type=merge -p '{\"spec\":{\"managed\":{\"deletionPolicy\":\"Delete\"}}}'\n\
+             kubectl -n first delete iothub hub --timeout=2m",
+        )
+        .await?;
+    eventually("the volume to go with its hub", async || {
+        let left = ground.shell.run("kubectl -n first get pvc -o name").await?;
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
     })

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::ground::{Ground, claim, eventually};
 use crate::load::Outcome;
-use crate::plant::{self, HOST};
+use crate::plant::{self, HOST, WEST};
 
 const PER_SECOND: u32 = 50;
 
@@ -92,8 +92,44 @@ pub(crate) async fn rollout(ground: &mut Ground) -> Result<()> {
     .await
 }
 
-/// The gateway's certificate is replaced by one of another authority.
-pub(crate) async fn certificate(ground: &mut Ground) -> Result<()> {
+/// Certificates are replaced while everything runs.
+pub(crate) async fn certificates(ground: &mut Ground) -> Result<()> {
+    certificate_of_gateway(ground).await?;
+    certificate_of_hub(ground).await
+}
+
+/// The one of a hub is made anew by the operator, as it is before it ends.
+async fn certificate_of_hub(ground: &Ground) -> Result<()> {
+    let hub = &ground.plant().await?.hubs[WEST];
+    let pod = ground
+        .field("plant", "pod/iothub-west-0", ".metadata.uid")
+        .await?;
+    let look = format!(
+        "openssl s_client -connect {} -servername {} </dev/null 2>/dev/null | openssl x509 -noout -serial",
+        hub.https(),
+        hub.host
+    );
+    let before = ground.shell.run(&look).await?;
+    ground
+        .block("kubectl -n plant delete secret iothub-west-tls")
+        .await?;
+    eventually("the hub to show a new certificate", async || {
+        let now = ground.shell.run(&look).await?;
+        ensure!(now != before, "it still shows {now}");
+        Ok(())
+    })
+    .await?;
+    let plant = ground.plant().await?;
+    plant.everybody_registers().await?;
+    plant.is_whole(ground.plant_at().await?).await?;
+    let same = ground
+        .field("plant", "pod/iothub-west-0", ".metadata.uid")
+        .await?;
+    claim("the hub was not restarted for it", same == pod)
+}
+
+/// The gateway's is replaced by one of another authority.
+async fn certificate_of_gateway(ground: &Ground) -> Result<()> {
     let before = ground.pods().await?;
     let plant = ground.plant().await?;
     let device = plant.devices[0].clone();

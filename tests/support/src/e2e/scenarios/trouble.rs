@@ -45,7 +45,7 @@ pub(crate) async fn kills(ground: &mut Ground) -> Result<()> {
         ("rehome-system", "controller"),
         ("rehome-system", "gateway"),
     ];
-    let hub = [("plant", "east-0")];
+    let hub = [("plant", "iothub-east-0")];
     let blows = [
         ("controller and gateway", EAST, &operator[..]),
         ("the source", WEST, &hub[..]),
@@ -116,41 +116,39 @@ pub(crate) async fn backup(ground: &mut Ground) -> Result<()> {
     plant.is_whole(now).await
 }
 
-/// The operator is upgraded from an older image while devices move.
+/// The operator is upgraded from an older release while devices move, and the hubs with it.
 pub(crate) async fn upgrade(ground: &mut Ground) -> Result<()> {
-    let Some(older) = ground.images.older.clone() else {
-        println!("  NOT RUN: there is no older image; give one with ARGS=\"--older FILE\"");
-        return Ok(());
+    let newer = ground.one_running_image("").await?;
+    let older = ground.images.older.clone();
+    ground.node.import(&older.join("rehome.tar"))?;
+    let upgrade = |chart: &str, more: &str| {
+        format!(
+            "helm upgrade rehome {chart} -n rehome-system -f examples/values.yaml{more} \
+             --wait --timeout 3m >/dev/null"
+        )
     };
-    // Both have the name of the same version: the newer one gets it back.
+    let chart = older.join("chart").display().to_string();
     ground
-        .node
-        .import_as(&older, "ghcr.io/rehome-dev/rehome:older")?;
-    ground.node.import(&ground.images.rehome)?;
-    let newer_image = ground.one_running_image("").await?;
-    let upgrade = "helm upgrade rehome charts/rehome -n rehome-system -f examples/values.yaml --wait --timeout 3m";
-    ground
-        .block(&format!("{upgrade} --set image.tag=older >/dev/null"))
+        .block(&upgrade(&chart, " --set image.tag=older"))
         .await?;
     // Pods of before serve on for a while.
-    let image = ground.one_running_image(&newer_image).await?;
+    let image = ground.one_running_image(&newer).await?;
     claim(&format!("the operator runs the older image, {image}"), true)?;
+    ground.hubs_run(&image).await?;
     let target = 1 - ground.plant_at().await?;
     let plant = ground.plant().await?;
     plant.move_to(target).await?;
-    let newer = async {
+    let upgrading = async {
         let open = plant.open_moves().await?;
         println!("  {open} moves are open when the upgrade begins");
-        ground.block(&format!("{upgrade} >/dev/null")).await
+        ground.block(&upgrade("charts/rehome", "")).await
     };
-    let (told, upgraded) = tokio::join!(plant.everybody_registers(), newer);
+    let (told, upgraded) = tokio::join!(plant.everybody_registers(), upgrading);
     upgraded?;
     claim("every device got its answer", told?.len() == DEVICES)?;
     let now = ground.one_running_image(&image).await?;
-    claim_equal(
-        "the operator runs the newer image again",
-        &now.into(),
-        &newer_image.into(),
-    )?;
+    claim("the operator runs the newer image again", now == newer)?;
+    ground.hubs_run(&newer).await?;
+    ground.wait_for_rollouts().await?;
     plant.is_whole(target).await
 }
