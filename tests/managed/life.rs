@@ -148,6 +148,17 @@ async fn the_volume_stays_unless_the_policy_lets_it_go() {
     let kept: PersistentVolumeClaim = world.there(claim).await;
     assert_eq!(before.metadata.uid, kept.metadata.uid);
     assert_eq!(kept.metadata.deletion_timestamp, None);
+    // The set would make the claim anew as long as it is there itself.
+    let of_set = |claim: &PersistentVolumeClaim| {
+        let owners = claim.metadata.owner_references.iter().flatten();
+        owners
+            .into_iter()
+            .find(|owner| owner.kind == "StatefulSet")
+            .map(drop)
+    };
+    world
+        .until("the claim to go with its StatefulSet", claim, of_set)
+        .await;
     world.delete::<IoTHub>("east").await;
     world.gone::<IoTHub>("east").await;
     world.gone::<PersistentVolumeClaim>(claim).await;

@@ -171,6 +171,11 @@ fn stateful_set(
         "selector": { "matchLabels": names.selector() },
         // A pod that cannot start is replaced by one of the next version; in order it would stay.
         "podManagementPolicy": "Parallel",
+        // Between the end of the claim and that of the set, the set makes the claim anew: that one goes
+        // with the set.
+        "persistentVolumeClaimRetentionPolicy": {
+            "whenDeleted": managed.deletion_policy(), "whenScaled": "Retain",
+        },
         "template": template,
         "volumeClaimTemplates": [{
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -343,11 +348,14 @@ mod tests {
             "service": { "type": "LoadBalancer", "loadBalancerClass": "example.com/lb",
                 "annotations": { "external-dns/hostname": "west.example.com" } },
             "certificate": { "secretRef": { "name": "bought" } },
+            "deletionPolicy": "Delete",
         }));
         let set = of(&parts, Kind::StatefulSet);
         let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
         assert_eq!(claim["resources"]["requests"]["storage"], "5Gi");
         assert_eq!(claim["storageClassName"], "fast");
+        let kept = &set["spec"]["persistentVolumeClaimRetentionPolicy"];
+        assert_eq!(kept["whenDeleted"], "Delete");
         let pod = &set["spec"]["template"]["spec"];
         assert_eq!(pod["volumes"][0]["secret"]["secretName"], "bought");
         assert_eq!(
