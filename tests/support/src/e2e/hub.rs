@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use rehome_testing::device::{Key, Trust};
-use serde_json::{Map, Value, json};
+use rehome_testing::installation::Twin;
+use serde_json::{Value, json};
 
 use crate::shell::Shell;
 
@@ -64,11 +65,14 @@ impl Hub {
         let Some(twin) = self.get(&format!("twins/{device}")).await? else {
             return Ok(None);
         };
-        Ok(Some(json!({
-            "tags": plain(&twin["tags"]),
-            "desired": plain(&twin["properties"]["desired"]),
-            "reported": plain(&twin["properties"]["reported"]),
-        })))
+        let Twin {
+            tags,
+            desired,
+            reported,
+        } = Twin::of(&twin);
+        Ok(Some(
+            json!({ "tags": tags, "desired": desired, "reported": reported }),
+        ))
     }
 
     /// The identity of a device; `None` if there is none.
@@ -121,14 +125,4 @@ impl Hub {
     fn token(&self) -> Result<String> {
         self.key.token(&self.host, Some(&self.policy))
     }
-}
-
-fn plain(section: &Value) -> Value {
-    let members = section.as_object().into_iter().flatten();
-    let members = members.filter(|(name, _)| !name.starts_with('$'));
-    Value::Object(
-        members
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect::<Map<_, _>>(),
-    )
 }

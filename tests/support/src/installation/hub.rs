@@ -222,7 +222,7 @@ impl Hub {
 
 impl Twin {
     /// Takes it out of the JSON of the service API.
-    fn of(twin: &Value) -> Self {
+    pub fn of(twin: &Value) -> Self {
         let plain = |section: &Value| {
             let members = section.as_object().into_iter().flatten();
             let members = members.filter(|(name, _)| !name.starts_with('$'));
