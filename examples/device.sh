@@ -53,6 +53,7 @@ spec:
         - {name: CA_FILE, value: /trust/ca.crt}
         # Often, so that one need not wait long; an hour is more usual.
         - {name: CHECK_IN_SECONDS, value: "${CHECK_IN_SECONDS:-10}"}
+      resources: {requests: {cpu: 50m, memory: 64Mi}, limits: {memory: 256Mi}}
       securityContext:
         allowPrivilegeEscalation: false
         readOnlyRootFilesystem: true
