@@ -3,76 +3,41 @@
 //!
 //! Device SDKs know only the ports 443, 8883 and 5671, and a server's name is part of what they
 //! check. So a program runs itself again in namespaces of its own (network, mounts, processes),
-//! with a hosts file of its own. When it ends, however it ends, everything in there ends with it.
+//! with a hosts file of its own.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::warden::{Warden, scratch};
-
-const HOSTS: &str = "/etc/hosts";
-/// What the program is told when it runs inside.
-const INSIDE: &str = "REHOME_PRIVATE_NETWORK";
+use crate::hosts::Hosts;
+use crate::namespaces;
 
 /// The network, for the program that runs in it.
 pub struct PrivateNetwork {
-    hosts: PathBuf,
+    hosts: Hosts,
 }
 
 impl PrivateNetwork {
     /// Runs this program again, with the same arguments, in a network of its own, and waits for its
     /// end. Gives `None` to the program that runs inside already.
     pub fn enter() -> Result<Option<ExitStatus>> {
-        if Self::is_entered() {
+        if namespaces::are_entered() {
             return Ok(None);
         }
-        let flags = flags()?;
-        let warden = Warden::get()?;
-        let program = std::env::current_exe().context("where am I?")?;
-        let mut child = Command::new("unshare")
-            .args(flags)
-            .arg(program)
-            .args(std::env::args_os().skip(1))
-            .env(INSIDE, "yes")
-            // Its files go with the directory of this process.
-            .env("TMPDIR", warden.directory())
-            .spawn()
-            .context("cannot run unshare")?;
-        warden.watch(child.id());
-        let status = child.wait()?;
-        warden.release(child.id());
-        if !status.success() {
-            warden.keep();
-            let kept = warden.directory().display();
-            eprintln!("the logs of every process are kept in {kept}");
-        }
-        Ok(Some(status))
-    }
-
-    /// Whether this program runs inside already.
-    pub(crate) fn is_entered() -> bool {
-        std::env::var_os(INSIDE).is_some()
+        namespaces::enter(&flags()?).map(Some)
     }
 
     /// Makes the network usable: its loopback device is up and its hosts file can be written.
     pub fn set_up() -> Result<Self> {
-        let hosts = scratch("network")?.join("hosts");
-        std::fs::write(&hosts, "127.0.0.1 localhost\n::1 localhost\n")?;
         run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-        run(Command::new("mount").arg("--bind").arg(&hosts).arg(HOSTS))?;
+        let hosts = Hosts::begin_with("127.0.0.1 localhost\n::1 localhost\n")?;
         Ok(Self { hosts })
     }
 
     /// Gives a server a name that only this network knows.
     pub fn name(&self, name: &str, address: IpAddr) -> Result<()> {
-        let mut file = OpenOptions::new().append(true).open(&self.hosts)?;
-        writeln!(file, "{address} {name}")?;
-        Ok(())
+        self.hosts.name(name, address)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every scenario stands on: the node with its images, and a shell.
+//! What every scenario stands on: the place with its images, and a shell.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rehome_testing::node::{Machine, Node};
 use rehome_testing::{Mark, until};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::hub::Hub;
+use crate::place::Place;
 use crate::plant::Plant;
 use crate::scenarios::DEVICES;
 use crate::shell::Shell;
@@ -30,8 +30,7 @@ pub(crate) struct Images {
 }
 
 pub(crate) struct Ground {
-    pub(crate) machine: Machine,
-    pub(crate) node: Node,
+    pub(crate) place: Place,
     pub(crate) shell: Shell,
     pub(crate) images: Images,
     /// The beginning of the audit log.
@@ -40,17 +39,15 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) async fn prepare(machine: Machine, images: Images) -> Result<Self> {
+    pub(crate) fn prepare(place: Place, images: Images) -> Result<Self> {
         let device = device_image::write(&images.python)?;
-        let node = Node::start(&machine).await?;
         for archive in [&images.rehome, &device] {
-            node.import(archive)?;
+            place.import(archive)?;
         }
-        let began = node.cluster().audit()?.mark()?;
-        let shell = Shell::new(node.cluster().kubeconfig().to_owned())?;
+        let began = place.cluster().audit()?.mark()?;
+        let shell = Shell::new(place.cluster().kubeconfig().to_owned())?;
         Ok(Self {
-            machine,
-            node,
+            place,
             shell,
             images,
             began,

@@ -5,6 +5,7 @@ mod device_image;
 mod ground;
 mod hub;
 mod load;
+mod place;
 mod plant;
 mod readme;
 mod scenarios;
@@ -21,6 +22,7 @@ use rehome_testing::{keep_files, packages, tools};
 use tokio::signal::unix::{SignalKind, signal};
 
 use ground::{Ground, Images};
+use place::Place;
 
 /// Install Rehome on a node of its own and live through what an installation lives through
 #[derive(Parser)]
@@ -79,7 +81,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::from(code.unwrap_or(1)));
     }
-    let machine = Machine::set_up()?;
     let images = Images {
         rehome,
         older,
@@ -90,16 +91,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            run = play(arguments, machine, images) => run.map(|()| ExitCode::SUCCESS),
+            run = play(arguments, images) => run.map(|()| ExitCode::SUCCESS),
             _ = interrupt.recv() => Ok(ExitCode::from(130)),
             _ = terminate.recv() => Ok(ExitCode::from(143)),
         }
     })
 }
 
-async fn play(arguments: &Arguments, machine: Machine, images: Images) -> Result<()> {
+async fn play(arguments: &Arguments, images: Images) -> Result<()> {
     let begin = Instant::now();
-    let mut ground = Ground::prepare(machine, images).await?;
+    let mut ground = Ground::prepare(Place::make().await?, images)?;
     println!(
         "node and images are there after {:.0} s",
         begin.elapsed().as_secs_f64()

@@ -15,6 +15,7 @@
 
 mod census;
 mod cloud;
+mod containers;
 mod machine;
 mod pause;
 mod settings;
@@ -94,29 +95,7 @@ impl Node {
     /// Kills the containers of that name, of a pod or by themselves, in a namespace, by SIGKILL; says
     /// how many there were. For a container that is called as many others, give the name of its pod.
     pub fn kill_container(&self, namespace: &str, name: &str) -> Result<usize> {
-        let mut killed = 0;
-        for label in ["io.kubernetes.container.name", "io.kubernetes.pod.name"] {
-            let filter = format!(
-                "labels.\"io.kubernetes.pod.namespace\"=={namespace},labels.\"{label}\"=={name}"
-            );
-            for container in self
-                .ctr(&["containers", "list", "--quiet", &filter])?
-                .lines()
-            {
-                // One that has ended before is kept for a while, and so is the one that holds the pod.
-                let pauses = self
-                    .ctr(&["containers", "info", container])?
-                    .contains(pause::NAME);
-                if !pauses
-                    && self
-                        .ctr(&["tasks", "kill", "--signal", "SIGKILL", container])
-                        .is_ok()
-                {
-                    killed += 1;
-                }
-            }
-        }
-        Ok(killed)
+        containers::kill(|arguments| self.ctr(arguments), namespace, name)
     }
 
     /// Copies what etcd holds, as a backup.

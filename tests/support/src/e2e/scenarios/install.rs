@@ -72,7 +72,7 @@ async fn from_outside(ground: &Ground) -> Result<()> {
     ];
     for (namespace, service, name) in names {
         let address = ground.address(namespace, service).await?;
-        ground.machine.name(name, address)?;
+        ground.place.name(name, address)?;
     }
     let folder = scratch("outside")?;
     let trust = folder.join("ca.crt");
@@ -89,7 +89,7 @@ async fn from_outside(ground: &Ground) -> Result<()> {
     std::fs::write(&trust, authorities.concat())?;
     let key =
         Key::from_base64(&secret(&ground.shell, "first", "presses-keys", "primaryKey").await?)?;
-    let mut device = Command::from(ground.machine.outside(&ground.images.python));
+    let mut device = Command::from(ground.place.outside(&ground.images.python));
     device
         .args(["-u", "examples/device/device.py"])
         .current_dir(checkout())

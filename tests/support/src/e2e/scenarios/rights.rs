@@ -18,7 +18,7 @@ type Rights = BTreeSet<String>;
 pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
     delete_with_enrollment(ground).await?;
     delete_volume_with_hub(ground).await?;
-    let requests = ground.node.cluster().audit()?.since(ground.began)?;
+    let requests = ground.place.cluster().audit()?.since(ground.began)?;
     for (part, roles) in [
         (
             "controller",
@@ -80,7 +80,7 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
 /// Tried with the token of the gateway, in a namespace where it may read the keys of an Enrollment.
 async fn gateway_reads_no_hub(ground: &Ground) -> Result<()> {
     let gateway = ground
-        .node
+        .place
         .cluster()
         .client_as(NAMESPACE, "rehome-gateway")
         .await?;

@@ -30,7 +30,7 @@ pub(crate) async fn rollout(ground: &mut Ground) -> Result<()> {
     )?;
     let plant = ground.plant().await?;
     let address = plant::registrar(&ground.shell).await?.https.ip();
-    let mut load = Command::from(ground.machine.outside(&std::env::current_exe()?));
+    let mut load = Command::from(ground.place.outside(&std::env::current_exe()?));
     load.arg("load")
         .arg(format!("--host={HOST}"))
         .arg(format!("--address={address}"))

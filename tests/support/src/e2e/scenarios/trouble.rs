@@ -58,7 +58,7 @@ pub(crate) async fn kills(ground: &mut Ground) -> Result<()> {
             let open = plant.open_moves().await?;
             let mut killed = 0;
             for (namespace, container) in containers {
-                killed += ground.node.kill_container(namespace, container)?;
+                killed += ground.place.kill_container(namespace, container)?;
             }
             println!("  {open} moves were open when {killed} containers were killed: {who}");
             claim("something was killed", killed > 0)
@@ -74,9 +74,9 @@ pub(crate) async fn kills(ground: &mut Ground) -> Result<()> {
 /// The node loses its power and comes back.
 pub(crate) async fn node_restart(ground: &mut Ground) -> Result<()> {
     let home = ground.plant_at().await?;
-    ground.node.crash().await?;
+    ground.place.crash().await?;
     println!("  every process on the node is dead");
-    ground.node.boot().await?;
+    ground.place.boot().await?;
     ground.wait_for_rollouts().await?;
     let plant = ground.plant().await?;
     plant.is_whole(home).await?;
@@ -93,13 +93,13 @@ pub(crate) async fn backup(ground: &mut Ground) -> Result<()> {
     let before = ground.plant_at().await?;
     let now = 1 - before;
     let folder = scratch("backup")?.join("etcd");
-    ground.node.back_up(&folder).await?;
+    ground.place.back_up(&folder).await?;
     ground.wait_for_rollouts().await?;
     let plant = ground.plant().await?;
     plant.move_to(now).await?;
     plant.everybody_registers().await?;
     plant.is_whole(now).await?;
-    ground.node.restore(&folder).await?;
+    ground.place.restore(&folder).await?;
     ground.wait_for_rollouts().await?;
     let at = ground.plant_at().await?;
     claim(
@@ -120,7 +120,7 @@ pub(crate) async fn backup(ground: &mut Ground) -> Result<()> {
 pub(crate) async fn upgrade(ground: &mut Ground) -> Result<()> {
     let newer = ground.one_running_image("").await?;
     let older = ground.images.older.clone();
-    ground.node.import(&older.join("rehome.tar"))?;
+    ground.place.import(&older.join("rehome.tar"))?;
     let upgrade = |chart: &str, more: &str| {
         format!(
             "helm upgrade rehome {chart} -n rehome-system -f examples/values.yaml{more} \
