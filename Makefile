@@ -38,12 +38,13 @@ fuzz: prepare ## Fuzz each parser under libFuzzer: make fuzz SECONDS_EACH=600 TA
 image: prepare ## Build the image as an OCI archive, target/image/rehome.tar, without Docker
 	@tests/image $(ARGS)
 
-e2e: prepare ## Install the chart on a node of its own with real pods, as root; ONLY=geo runs a part
-	@tests/prepare-e2e
+e2e: prepare ## Install the chart on a node with real pods, as root; ONLY=geo runs a part, CLUSTER=kind on kind
+	@tests/prepare-e2e $(CLUSTER)
 	@tests/older-image
 	@tests/image
 	@cargo build --locked --package rehome-testing --bin e2e
-	@"$${CARGO_TARGET_DIR:-target}/debug/e2e" $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@"$${CARGO_TARGET_DIR:-target}/debug/e2e" $(if $(CLUSTER),--cluster $(CLUSTER)) \
+	  $(if $(KUBERNETES),--kubernetes $(KUBERNETES)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 crds: ## Generate crds/ and the chart's copy from the types in src/api
 	cargo build --quiet --bin rehome

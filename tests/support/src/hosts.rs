@@ -33,6 +33,11 @@ impl Hosts {
         Ok(Self(hosts))
     }
 
+    /// The lines of the machine's.
+    pub(crate) fn of_the_machine() -> Result<String> {
+        std::fs::read_to_string(HOSTS).with_context(|| format!("cannot read {HOSTS}"))
+    }
+
     /// Gives a server a name.
     pub(crate) fn name(&self, name: &str, address: IpAddr) -> Result<()> {
         let mut file = OpenOptions::new().append(true).open(&self.0)?;

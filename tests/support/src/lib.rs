@@ -4,7 +4,7 @@
 //! product's own processes. It must not imitate any of them. Of Rehome it knows the chart (`chart`)
 //! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are, and
 //! some of them are unmodified SDKs (`sdk`, which `packages` fetches). Where pods have to run, `node` has
-//! a control plane with a node on a machine of namespaces, and `oci` makes images for it.
+//! a control plane with a node on a machine of namespaces, or a node of kind, and `oci` makes images for it.
 //!
 //! ```text
 //! tools ──────► control_plane ──► cluster ──► installation ──► a test, the demo
@@ -45,7 +45,7 @@ pub use cluster::{Cluster, Identity, Namespace};
 pub use control_plane::ControlPlane;
 pub use dice::Dice;
 pub use installation::Installation;
-pub use network::{container_engine_answers, free_port, loopback};
+pub use network::{free_port, loopback};
 pub use private_network::PrivateNetwork;
 pub use process::{Process, Signal};
 pub use wait::{expect, expect_ok, until};

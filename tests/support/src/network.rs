@@ -1,8 +1,7 @@
-//! Addresses and ports of this machine, and whether it has a container engine.
+//! Addresses and ports of this machine.
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Result, bail};
@@ -59,17 +58,6 @@ fn take(address: Ipv4Addr, port: u16) -> io::Result<TcpSocket> {
     socket.set_reuseaddr(true)?;
     socket.bind((address, port).into())?;
     Ok(socket)
-}
-
-/// Whether a container engine answers. A client alone proves nothing: it may have no engine.
-pub fn container_engine_answers() -> bool {
-    Command::new("docker")
-        .args(["info", "--format", "{{.ServerVersion}}"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

@@ -87,6 +87,11 @@ impl Warden {
         self.tell(&format!("cgroup {name}\n"));
     }
 
+    /// Runs that script, if it is still there, when this process has ended.
+    pub(crate) fn undo_by(&self, script: &Path) {
+        self.tell(&format!("undo {}\n", script.display()));
+    }
+
     /// Leaves the directory where it is when the process ends.
     pub(crate) fn keep(&self) {
         self.tell("keep\n");
@@ -134,4 +139,34 @@ pub fn scratch(prefix: &str) -> Result<PathBuf> {
         .prefix(&format!("{prefix}-"))
         .tempdir_in(warden.directory())?;
     Ok(directory.keep())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use anyhow::ensure;
+
+    use super::*;
+    use crate::wait::until;
+
+    #[tokio::test]
+    async fn what_is_left_to_undo_is_undone_before_the_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let [files, undone] = ["files", "undone"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&files).unwrap();
+        let script = files.join("undo.sh");
+        std::fs::write(&script, format!("touch '{}'\n", undone.display())).unwrap();
+        let warden = Warden::start(files.clone()).unwrap();
+        warden.undo_by(&script);
+        assert!(!undone.exists());
+        // As the end of the process would.
+        drop(warden);
+        let gone = until(Duration::from_secs(20), async || {
+            ensure!(!files.exists(), "the files are still there");
+            Ok(())
+        });
+        gone.await.unwrap();
+        assert!(undone.exists());
+    }
 }

@@ -64,6 +64,16 @@ impl Cluster {
         Self::connect(Access::in_directory(plane.directory())).await
     }
 
+    /// The cluster of a kubeconfig, whose API server writes that audit log.
+    pub(crate) async fn at(kubeconfig: &Path, audit_log: &Path) -> Result<Self> {
+        Self::connect(Access {
+            kubeconfig: kubeconfig.to_owned(),
+            audit: Some(Audit::new(audit_log)),
+            plane: None,
+        })
+        .await
+    }
+
     async fn connect(access: Access) -> Result<Self> {
         let client = connect(&access.kubeconfig).await?;
         Ok(Self { client, access })

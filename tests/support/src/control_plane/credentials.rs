@@ -13,7 +13,7 @@ use crate::certificates::{Authority, Issued};
 
 /// One line for each request, at its end, or for a watch at its beginning. The control plane's own
 /// traffic and health checks are left out: nobody counts them.
-const AUDIT_POLICY: &str = "\
+pub(crate) const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]

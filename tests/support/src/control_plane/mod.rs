@@ -24,7 +24,7 @@ use crate::process::Process;
 use crate::tools;
 use arguments::Layout;
 pub(crate) use arguments::PodNetwork;
-pub(crate) use credentials::NODE;
+pub(crate) use credentials::{AUDIT_POLICY, NODE};
 
 /// Longest time for one component to become ready, on a machine that is busy compiling.
 const READY: Duration = Duration::from_mins(2);

@@ -1,5 +1,5 @@
 //! `e2e`: the chart installed on a real node, the examples run as their READMEs say, and what can
-//! happen to an installation in its life. All of it on a machine of namespaces; needs root.
+//! happen to an installation in its life. All of it on a machine of namespaces, or on kind; needs root.
 
 mod device_image;
 mod ground;
@@ -15,22 +15,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use rehome_testing::node::Machine;
+use rehome_testing::node::kind_image;
 use rehome_testing::{keep_files, packages, tools};
 use tokio::signal::unix::{SignalKind, signal};
 
 use ground::{Ground, Images};
-use place::Place;
+use place::{Asked, Place};
 
-/// Install Rehome on a node of its own and live through what an installation lives through
+/// Install Rehome on a node and live through what an installation lives through
 #[derive(Parser)]
 #[command(name = "e2e", version)]
 struct Arguments {
     /// Only scenarios with this in their name; several may be given, with commas
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Where it is played
+    #[arg(long, value_enum, default_value_t = Asked::Own)]
+    cluster: Asked,
+    /// The minor of a kind node, such as 1.36, or its image; the newest minor by default
+    #[arg(long)]
+    kubernetes: Option<String>,
     /// The image of Rehome; by default the one that make image writes
     #[arg(long)]
     image: Option<PathBuf>,
@@ -68,16 +74,22 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         tokio::runtime::Runtime::new()?.block_on(load.run())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let kubernetes = arguments.kubernetes.as_deref();
+    ensure!(
+        kubernetes.is_none() || arguments.cluster == Asked::Kind,
+        "KUBERNETES is for CLUSTER=kind: a node of its own runs what tests/cluster/go.mod pins"
+    );
+    kind_image(kubernetes)?;
     // What is missing is fetched or built outside, where there is a network that leads somewhere.
     tools::kube()?;
     tools::helm()?;
     let python = packages::python(&checkout().join("examples/device/requirements.txt"))?;
     let rehome = built(arguments.image.as_deref(), "rehome.tar")?;
     let older = built(arguments.older.as_deref(), "older")?;
-    if let Some(status) = Machine::enter()? {
+    if let Some(status) = arguments.cluster.enter()? {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         if status.success() {
-            eprintln!("nothing is left on this machine");
+            eprintln!("{}", arguments.cluster.leaves());
         }
         return Ok(ExitCode::from(code.unwrap_or(1)));
     }
@@ -100,17 +112,23 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 async fn play(arguments: &Arguments, images: Images) -> Result<()> {
     let begin = Instant::now();
-    let mut ground = Ground::prepare(Place::make().await?, images)?;
+    let place = Place::make(arguments.cluster, arguments.kubernetes.as_deref()).await?;
+    let mut ground = Ground::prepare(place, images)?;
     println!(
         "node and images are there after {:.0} s",
         begin.elapsed().as_secs_f64()
     );
-    let mut count = 0;
+    let (mut count, mut left_out) = (0, Vec::new());
     for (name, scenario) in scenarios::ALL {
         let mut only = arguments.only.iter();
         let wanted = arguments.only.is_empty() || only.any(|only| name.contains(&**only));
         // Everything stands on what is installed first.
         if !wanted && *name != scenarios::FIRST {
+            continue;
+        }
+        if let Some(why) = arguments.cluster.lacks(name) {
+            println!("\n== {name}: not on kind: {why}");
+            left_out.push(*name);
             continue;
         }
         let begin = Instant::now();
@@ -126,6 +144,9 @@ async fn play(arguments: &Arguments, images: Images) -> Result<()> {
         "\n{count} scenarios passed in {:.0} s",
         begin.elapsed().as_secs_f64()
     );
+    if !left_out.is_empty() {
+        println!("not played on kind: {}", left_out.join(", "));
+    }
     Ok(())
 }
 

@@ -50,6 +50,22 @@ impl Cloud {
             }
         })))
     }
+
+    /// Serves a cluster that has disks already.
+    pub(super) fn of_addresses(cluster: &Cluster) -> Self {
+        let client = cluster.client().clone();
+        Self(tokio::spawn(async move {
+            if let Err(error) = balance(client).await {
+                eprintln!("load balancers come to an end: {error:#}");
+            }
+        }))
+    }
+}
+
+/// The addresses that load balancers have.
+pub(super) fn range() -> String {
+    let [a, b, c] = ADDRESSES;
+    format!("{a}.{b}.{c}.0/24")
 }
 
 impl Drop for Cloud {

@@ -16,6 +16,7 @@
 mod census;
 mod cloud;
 mod containers;
+mod kind;
 mod machine;
 mod pause;
 mod settings;
@@ -29,6 +30,7 @@ use k8s_openapi::api::core::v1::Node as Object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 
+pub use kind::{Kind, kind_image};
 pub use machine::Machine;
 
 use cloud::Cloud;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Tool, cache, content_hash, go, required};
+use super::{Tool, cache, content_hash, go};
 use crate::warden::Warden;
 
 /// Lines of the compiler's output that are shown when it fails.
@@ -22,9 +22,8 @@ pub(super) fn ensure(tool: &Tool) -> Result<PathBuf> {
 }
 
 fn ensure_in(cache: &Path, tool: &Tool) -> Result<PathBuf> {
-    let go_mod = std::fs::read_to_string(tool.folder().join("go.mod"))?;
-    let version = required(&go_mod, tool.version_of)?;
-    let flags = tool.linker_flags(version);
+    let version = tool.version()?;
+    let flags = tool.linker_flags(&version);
     let folder = cache.join(format!(
         "{}-{}",
         tool.name,
@@ -39,6 +38,7 @@ fn ensure_in(cache: &Path, tool: &Tool) -> Result<PathBuf> {
     if !program.is_file() {
         std::fs::create_dir_all(&folder)?;
         let partial = folder.join(format!("{}.partial", tool.name));
+        let go_mod = std::fs::read_to_string(tool.folder().join("go.mod"))?;
         let go = go::toolchain(&go_mod, cache)?;
         let name = format!("{} {version} ({})", tool.name, tool.contents);
         run(&mut command(&go, tool, &flags, &partial), &name)?;

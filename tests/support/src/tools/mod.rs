@@ -1,4 +1,4 @@
-//! Programs that the tests build from Go modules: the Kubernetes components and Helm.
+//! Programs that the tests build from Go modules: the Kubernetes components, Helm and kind.
 //!
 //! A program lives outside the checkout, in the user's cache, under the hash of its module, so
 //! that a clean clone starts in seconds and a change of the module is never missed.
@@ -63,6 +63,16 @@ const HELM: Tool = Tool {
     },
 };
 
+const KIND: Tool = Tool {
+    name: "kind",
+    module: "kind",
+    package: "sigs.k8s.io/kind",
+    version_of: "sigs.k8s.io/kind",
+    contents: "kind",
+    // It knows its version by itself.
+    variables: |_| Vec::new(),
+};
+
 /// The program that is every Kubernetes component, named by its first argument; built if need be.
 pub fn kube() -> Result<PathBuf> {
     build::ensure(&KUBE)
@@ -71,6 +81,17 @@ pub fn kube() -> Result<PathBuf> {
 /// Helm; built if need be.
 pub fn helm() -> Result<PathBuf> {
     build::ensure(&HELM)
+}
+
+/// The release of kind that is built.
+#[cfg(test)]
+pub(crate) fn kind_version() -> Result<String> {
+    KIND.version()
+}
+
+/// kind; built if need be.
+pub(crate) fn kind() -> Result<PathBuf> {
+    build::ensure(&KIND)
 }
 
 /// Where the harness keeps what outlives a checkout.
@@ -94,6 +115,14 @@ impl Tool {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("..")
             .join(self.module)
+    }
+
+    /// The version that its module pins.
+    fn version(&self) -> Result<String> {
+        let file = self.folder().join("go.mod");
+        let text = std::fs::read_to_string(&file);
+        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+        required(&text, self.version_of).map(str::to_owned)
     }
 
     fn linker_flags(&self, version: &str) -> String {
@@ -148,10 +177,9 @@ mod tests {
     #[test]
     fn versions_come_from_the_modules() {
         for tool in [KUBE, HELM] {
-            let text = std::fs::read_to_string(tool.folder().join("go.mod")).unwrap();
-            let version = required(&text, tool.version_of).unwrap();
+            let version = tool.version().unwrap();
             assert!(version.starts_with('v'), "{}: {version}", tool.name);
-            assert!(tool.linker_flags(version).contains(version));
+            assert!(tool.linker_flags(&version).contains(&version));
         }
         assert!(required("module x\n", "example.com/y").is_err());
     }

@@ -45,3 +45,22 @@ pub(crate) const ALL: &[(&str, Scenario)] = &[
     ("rights", |ground| Box::pin(rights::play(ground))),
     ("reinstall", |ground| Box::pin(service::reinstall(ground))),
 ];
+
+/// What cannot be played on a kind node, and why.
+pub(crate) const NOT_ON_KIND: &[(&str, &str)] = &[(
+    "backup",
+    "its etcd cannot be stopped and replaced while the disks of pods stay as they are",
+)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_scenarios_are_left_out_on_kind_and_never_the_first() {
+        for (name, _) in NOT_ON_KIND {
+            assert!(ALL.iter().any(|(known, _)| known == name), "{name}");
+            assert_ne!(*name, FIRST);
+        }
+    }
+}

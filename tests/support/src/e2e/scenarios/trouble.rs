@@ -93,13 +93,13 @@ pub(crate) async fn backup(ground: &mut Ground) -> Result<()> {
     let before = ground.plant_at().await?;
     let now = 1 - before;
     let folder = scratch("backup")?.join("etcd");
-    ground.place.back_up(&folder).await?;
+    ground.place.own()?.back_up(&folder).await?;
     ground.wait_for_rollouts().await?;
     let plant = ground.plant().await?;
     plant.move_to(now).await?;
     plant.everybody_registers().await?;
     plant.is_whole(now).await?;
-    ground.place.restore(&folder).await?;
+    ground.place.own()?.restore(&folder).await?;
     ground.wait_for_rollouts().await?;
     let at = ground.plant_at().await?;
     claim(
