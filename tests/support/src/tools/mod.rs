@@ -1,4 +1,4 @@
-//! Programs that the tests build from Go modules: the Kubernetes components, Helm and kind.
+//! Programs that the tests build from Go modules: the Kubernetes components, Helm, kind and actionlint.
 //!
 //! A program lives outside the checkout, in the user's cache, under the hash of its module, so
 //! that a clean clone starts in seconds and a change of the module is never missed.
@@ -73,6 +73,18 @@ const KIND: Tool = Tool {
     variables: |_| Vec::new(),
 };
 
+const ACTIONLINT: Tool = Tool {
+    name: "actionlint",
+    module: "actionlint",
+    package: "github.com/rhysd/actionlint/cmd/actionlint",
+    version_of: "github.com/rhysd/actionlint",
+    contents: "a linter for workflows of GitHub Actions",
+    variables: |version| {
+        let version = version.trim_start_matches('v');
+        vec![format!("github.com/rhysd/actionlint.version={version}")]
+    },
+};
+
 /// The program that is every Kubernetes component, named by its first argument; built if need be.
 pub fn kube() -> Result<PathBuf> {
     build::ensure(&KUBE)
@@ -92,6 +104,11 @@ pub(crate) fn kind_version() -> Result<String> {
 /// kind; built if need be.
 pub(crate) fn kind() -> Result<PathBuf> {
     build::ensure(&KIND)
+}
+
+/// The linter for workflows of GitHub Actions; built if need be.
+pub fn actionlint() -> Result<PathBuf> {
+    build::ensure(&ACTIONLINT)
 }
 
 /// Where the harness keeps what outlives a checkout.
