@@ -133,6 +133,27 @@ impl Plant {
         try_join_all(all).await
     }
 
+    /// Sees that every device was told something while it was sent to that hub, and has those ask again
+    /// that were told to stay where they are: so is whoever asks while the hub is not ready.
+    pub(crate) async fn everybody_goes_to(&self, hub: usize, told: &[Told]) -> Result<()> {
+        let host = &self.hubs[hub].host;
+        let staying = |told: &[Told]| told.iter().filter(|one| one.hub != *host).count();
+        claim(
+            "every device got its answer",
+            told.len() == self.devices.len(),
+        )?;
+        println!("  {} of them were told to stay for now", staying(told));
+        if staying(told) == 0 {
+            return Ok(());
+        }
+        eventually("nobody to stay", async || {
+            let left = staying(&self.everybody_registers().await?);
+            ensure!(left == 0, "{left} devices are not told to go to {host}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until moves are open, and says how many.
     pub(crate) async fn open_moves(&self) -> Result<usize> {
         eventually("moves to be open", async || {
