@@ -146,6 +146,7 @@ pub struct GroupSpec {}
 
 /// Whether an Enrollment accepts registrations: `Enabled` or `Disabled`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum ProvisioningStatus {
     /// Registrations are accepted.
     #[default]
@@ -158,6 +159,7 @@ pub enum ProvisioningStatus {
 ///
 /// Behaviour of the Azure page "IoT Hub Device reprovisioning concepts".
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[schemars(transform = super::told_by_fields)]
 pub enum ReprovisionPolicy {
     /// Evaluate allocation; if the hub changes, move with all data.
     MigrateData,
@@ -198,6 +200,7 @@ pub struct AllocationSpec {
 
 /// How allocation chooses: `Hashed` or `Static`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[schemars(transform = super::told_by_fields)]
 pub enum AllocationPolicy {
     /// Weighted rendezvous hashing over the registration id.
     #[default]
@@ -240,6 +243,7 @@ pub struct Capabilities {
 
 /// What a move does when its source hub cannot be reached: `Wait` or `Proceed`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum SourceUnreachable {
     /// Wait with a visible reason.
     #[default]
@@ -250,6 +254,7 @@ pub enum SourceUnreachable {
 
 /// Fate of dependants on deletion: `Retain` or `Delete`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum DeletionPolicy {
     /// They stay.
     #[default]

@@ -142,7 +142,8 @@ pub struct ConnectionSpec {
     #[schemars(length(max = 65536))]
     pub ca_bundle: Option<String>,
 
-    /// Tier of an Azure hub; with `units` it gives the rate the operator keeps below.
+    /// Tier of an Azure hub; with `units` it gives the rate the operator keeps below. Basic tiers have
+    /// no twins and cannot serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sku: Option<Sku>,
 
@@ -169,6 +170,7 @@ pub struct SecretKeyRef {
 
 /// Tier of an Azure IoT hub: `F1`, `S1`, `S2` or `S3` (basic tiers have no twins and cannot serve).
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum Sku {
     /// Free tier.
     F1,
@@ -182,6 +184,7 @@ pub enum Sku {
 
 /// What a first assignment does with a device that it finds: `Adopt` or `Refuse`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum ExistingDevices {
     /// Take the device over: twin kept, credential set from the attestation.
     #[default]

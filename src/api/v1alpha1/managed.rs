@@ -104,6 +104,7 @@ pub struct HubServiceSpec {
 
 /// How a Service is reached: `ClusterIP`, `NodePort` or `LoadBalancer`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum ServiceType {
     /// From inside the cluster, or by what you put in front of it.
     #[default]

@@ -163,6 +163,7 @@ pub enum ReprovisionMode {
 
 /// Fate of the identity when the registration is deleted: `Delete` or `Retain`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum RegistrationDeletionPolicy {
     /// Removed from every hub where it may be.
     #[default]
@@ -178,10 +179,13 @@ pub struct DeviceRegistrationStatus {
     /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Assigning`, `Assigned`, `Failed` or `Disabled`.
+    /// How the last operation ended: `Assigned` to a hub, `Failed`, or `Disabled` by the Enrollment; and
+    /// `Assigning` until it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RegistrationState>,
-    /// How the device came to its hub.
+    /// How the device came to its hub: `InitialAssignment`, for the first time; `DeviceDataMigrated`, with
+    /// its data; `DeviceDataReset`, with the initial twin; `ReprovisionedToInitialAssignment`, it was
+    /// there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub substatus: Option<Substatus>,
     /// Host name of the hub where the device lives, as devices are told.
@@ -250,6 +254,7 @@ pub struct DeviceRegistrationStatus {
 
 /// Registration status of the DPS device API: `Assigning`, `Assigned`, `Failed` or `Disabled`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[schemars(transform = super::told_by_fields)]
 pub enum RegistrationState {
     /// An operation is under way.
     Assigning,
@@ -263,6 +268,7 @@ pub enum RegistrationState {
 
 /// How the device came to its hub, as in the DPS device API.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[schemars(transform = super::told_by_fields)]
 pub enum Substatus {
     /// Assigned for the first time.
     InitialAssignment,
