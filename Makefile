@@ -46,10 +46,11 @@ e2e: prepare ## Install the chart on a node with real pods, as root; ONLY=geo ru
 	@"$${CARGO_TARGET_DIR:-target}/debug/e2e" $(if $(CLUSTER),--cluster $(CLUSTER)) \
 	  $(if $(KUBERNETES),--kubernetes $(KUBERNETES)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-crds: ## Generate crds/ and the chart's copy from the types in src/api
+crds: ## Generate crds/, the chart's copy and docs/crds.md from the types in src/api
 	cargo build --quiet --bin rehome
 	for directory in crds charts/rehome/files/crds; do \
 	  rm -f $$directory/*.yaml && target/debug/rehome crds --output-dir $$directory || exit 1; done
+	UPDATE_SNAPSHOTS=1 cargo test --quiet --locked --test generated reference
 
 cluster-up: prepare ## Start a control plane that stays, without containers and without root
 	@$(cluster) up

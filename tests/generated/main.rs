@@ -1,6 +1,8 @@
-//! `crds/` and the chart's copy equal what the types generate.
+//! `crds/`, the chart's copy and `docs/crds.md` equal what the types generate.
 
 #![cfg(test)]
+
+mod reference;
 
 use std::collections::BTreeMap;
 use std::fs;
