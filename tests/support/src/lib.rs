@@ -5,6 +5,7 @@
 //! and the programs' flags (`installation`); devices (`device`) are told no more than SDKs are, and
 //! some of them are unmodified SDKs (`sdk`, which `packages` fetches). Where pods have to run, `node` has
 //! a control plane with a node on a machine of namespaces, or a node of kind, and `oci` makes images for it.
+//! What people read and type is taken from their pages (`markdown`) and run as they run it (`shell`).
 //!
 //! ```text
 //! tools ──────► control_plane ──► cluster ──► installation ──► a test, the demo
@@ -25,6 +26,7 @@ mod dice;
 pub mod fleet;
 mod hosts;
 pub mod installation;
+pub mod markdown;
 mod namespaces;
 mod network;
 pub mod node;
@@ -33,6 +35,7 @@ pub mod packages;
 mod private_network;
 mod process;
 pub mod sdk;
+pub mod shell;
 pub mod tools;
 pub mod vitals;
 mod wait;

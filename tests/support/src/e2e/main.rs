@@ -9,7 +9,6 @@ mod place;
 mod plant;
 mod readme;
 mod scenarios;
-mod shell;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use rehome_testing::node::kind_image;
-use rehome_testing::{keep_files, packages, tools};
+use rehome_testing::{keep_files, packages, shell, tools};
 use tokio::signal::unix::{SignalKind, signal};
 
 use ground::{Ground, Images};

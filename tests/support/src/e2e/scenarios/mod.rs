@@ -2,6 +2,7 @@
 
 mod four;
 mod install;
+mod quickstart;
 mod rights;
 mod service;
 mod trouble;
@@ -19,6 +20,8 @@ type Scenario = for<'a> fn(&'a mut Ground) -> LocalBoxFuture<'a, Result<()>>;
 pub(crate) const FIRST: &str = "install";
 
 pub(crate) const ALL: &[(&str, Scenario)] = &[
+    // Begins with nothing on the cluster, and leaves nothing.
+    ("quickstart", |ground| Box::pin(quickstart::play(ground))),
     (FIRST, |ground| Box::pin(install::play(ground))),
     ("geo", |ground| Box::pin(four::geo(ground))),
     ("multi-tenancy", |ground| {
