@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance bench attack soak fuzz image e2e crds cluster-up cluster-down kubectl helm prepare
+.PHONY: help demo test conformance bench attack soak fuzz image e2e crds docs cluster-up cluster-down kubectl helm prepare
 
 # The test harness as a program; cargo is quick to see that it is built.
 cluster := cargo run --quiet --package rehome-testing --bin cluster --
@@ -51,6 +51,9 @@ crds: ## Generate crds/, the chart's copy and docs/crds.md from the types in src
 	for directory in crds charts/rehome/files/crds; do \
 	  rm -f $$directory/*.yaml && target/debug/rehome crds --output-dir $$directory || exit 1; done
 	UPDATE_SNAPSHOTS=1 cargo test --quiet --locked --test generated reference
+
+docs: prepare ## Make a site of the pages, target/book/html, and check its links
+	@docs/book/build
 
 cluster-up: prepare ## Start a control plane that stays, without containers and without root
 	@$(cluster) up
