@@ -1,16 +1,11 @@
-//! Documents that must name everything of a kind.
-
-#![cfg(test)]
+//! `docs/failure-modes.md` names every reason and every alert.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use rehome::api::v1alpha1::Reason;
 use serde_json::Value;
 
-fn read(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-}
+use super::{read, root};
 
 /// What stands in backquotes in the first cell of a row.
 fn entries(document: &str) -> Vec<String> {
@@ -39,9 +34,8 @@ fn every_reason_and_every_alert_has_one_entry_among_the_failure_modes() {
 /// A reason that nothing gives is a promise that nothing keeps.
 #[test]
 fn every_reason_is_given_somewhere() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut text = String::new();
-    let mut folders = vec![source];
+    let mut folders = vec![root().join("src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
