@@ -1,9 +1,11 @@
-//! What the pages say is so: their links lead somewhere, and lists are complete.
+//! What the pages say is so: their links lead somewhere, their commands are run, and lists are complete.
 
 #![cfg(test)]
 
+mod commands;
 mod failure_modes;
 mod links;
+mod played;
 
 use std::path::{Path, PathBuf};
 

@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// The authority's own key.
-    pub(crate) fn key_pem(&self) -> String {
+    pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
 
