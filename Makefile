@@ -19,7 +19,7 @@ conformance: prepare ## Run unmodified official SDKs; WRITE=1 writes docs/confor
 	@cargo build --locked --workspace --bins
 	@"$${CARGO_TARGET_DIR:-target}/debug/conformance" $(if $(WRITE),--write) $(if $(ONLY),--only $(ONLY))
 
-bench: prepare ## Compare registrations, moves and polls with raw loops, in a release build
+bench: prepare ## Compare registrations, moves and polls with raw loops, in a release build; ARGS=scale says what they take
 	@cargo build --locked --release --package rehome --package rehome-testing --bin rehome --bin bench
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
 

@@ -44,7 +44,7 @@ mod warden;
 pub use audit::{Audit, Mark, Request, Requests};
 pub use certificates::{Authority, Issued};
 pub use chart::{Operator, render_chart};
-pub use cluster::{Cluster, Identity, Namespace};
+pub use cluster::{Cluster, Footprint, Identity, Namespace};
 pub use control_plane::ControlPlane;
 pub use dice::Dice;
 pub use installation::Installation;

@@ -1,5 +1,5 @@
 //! `bench`: what one gateway and one controller carry, as ratios against raw loops that are measured
-//! in the same run, on the same machine and API server. Figures, no gates.
+//! in the same run, on the same machine and API server; and what registrations take. Figures, no gates.
 
 mod arena;
 mod echo;
@@ -7,6 +7,7 @@ mod figures;
 mod load;
 mod raw;
 mod rounds;
+mod scale;
 mod talks;
 
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ struct Size {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what registrations take of etcd, of the API server and of Rehome's processes
+    Scale(scale::Options),
     /// Answer every HTTPS request with its own body: what the gateway is compared with
     #[command(hide = true)]
     Echo(echo::Options),
@@ -67,6 +70,7 @@ fn run(arguments: Arguments) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match arguments.command {
         Some(Command::Echo(options)) => runtime.block_on(echo::serve(&options)),
+        Some(Command::Scale(options)) => runtime.block_on(scale::run(&rehome()?, &options)),
         None => {
             ensure!(
                 arguments.size.rounds > 0 && arguments.size.connections > 0,

@@ -127,7 +127,7 @@ async fn visits(
 }
 
 /// Has all devices register; how many settle at the hub, per second, until the last one has.
-async fn settle(
+pub(crate) async fn settle(
     arena: &Arena,
     load: &mut Load,
     group: &Group,
@@ -157,7 +157,7 @@ async fn operations(
     Ok(Arc::new(requests))
 }
 
-fn requests(fleet: &[Applicant]) -> Result<Arc<Vec<Vec<u8>>>> {
+pub(crate) fn requests(fleet: &[Applicant]) -> Result<Arc<Vec<Vec<u8>>>> {
     let requests = fleet.iter().map(Applicant::register_request);
     Ok(Arc::new(requests.collect::<Result<_>>()?))
 }

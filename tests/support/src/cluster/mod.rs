@@ -1,5 +1,6 @@
 //! The cluster as a test sees it: clients, namespaces, manifests, the audit log.
 
+mod footprint;
 mod identity;
 mod manifests;
 mod namespace;
@@ -16,6 +17,7 @@ use crate::audit::Audit;
 use crate::control_plane::ControlPlane;
 use crate::warden::Warden;
 
+pub use footprint::Footprint;
 pub use identity::Identity;
 pub use namespace::Namespace;
 

@@ -112,6 +112,11 @@ impl ControlPlane {
         &self.layout.directory
     }
 
+    /// Where etcd answers.
+    pub(crate) fn etcd_address(&self) -> String {
+        format!("http://{}:{}", loopback(1), self.layout.etcd_client)
+    }
+
     /// Kills the API server, as a crash or a lost machine would.
     pub fn stop_api_server(&mut self) -> Result<()> {
         let running = self
