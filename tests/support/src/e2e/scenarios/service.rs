@@ -80,7 +80,7 @@ pub(crate) async fn rollout(ground: &mut Ground) -> Result<()> {
         ),
         outcome.registered > 500,
     )?;
-    ground.shell.run("kubectl -n plant get devreg -o name | grep visitor | xargs kubectl -n plant delete --wait=false").await?;
+    ground.shell.run("kubectl -n plant get devreg -o name | grep visitor | xargs -P8 -n64 kubectl -n plant delete --wait=false").await?;
     eventually("the visitors to be gone", async || {
         let left = ground
             .shell
