@@ -1,14 +1,19 @@
 //! Many devices with two hubs between which they move, for what happens to an installation meanwhile.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use futures::TryStreamExt as _;
 use futures::future::try_join_all;
+use kube::api::{ApiResource, DynamicObject, WatchEvent, WatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt as _};
 use rehome_testing::device::{Applicant, Key, Protocol, Registrar, Session, Told, Trust};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::ground::{Ground, claim, eventually};
+use crate::ground::{Ground, PATIENCE, claim, eventually};
 use crate::hub::Hub;
 use crate::shell::Shell;
 
@@ -24,6 +29,7 @@ pub(crate) const HOST: &str = "provisioning.example.com";
 
 pub(crate) struct Plant {
     shell: Shell,
+    registrations: Api<DynamicObject>,
     pub(crate) hubs: [Hub; 2],
     pub(crate) devices: Vec<String>,
     pub(crate) key: Key,
@@ -42,6 +48,7 @@ impl Plant {
             ))
             .await?;
         let shell = ground.shell.clone();
+        let kind = GroupVersionKind::gvk("rehome.dev", "v1alpha1", "DeviceRegistration");
         let key = secret(&shell, NAMESPACE, "robots-keys", "primaryKey").await?;
         let plant = Self {
             hubs: [
@@ -50,6 +57,11 @@ impl Plant {
             ],
             devices: (0..count).map(|number| format!("robot-{number}")).collect(),
             key: Key::from_base64(&key)?,
+            registrations: Api::namespaced_with(
+                ground.place.cluster().client().clone(),
+                NAMESPACE,
+                &ApiResource::from_gvk(&kind),
+            ),
             shell,
         };
         plant.move_to(WEST).await?;
@@ -154,18 +166,28 @@ impl Plant {
         .await
     }
 
-    /// Waits until moves are open, and says how many.
-    pub(crate) async fn open_moves(&self) -> Result<usize> {
-        eventually("moves to be open", async || {
-            let records = self.records().await?;
-            let open = records
-                .iter()
-                .filter(|one| one["status"]["transfer"].is_object())
-                .count();
-            ensure!(open > 0, "none of {} is open", records.len());
-            Ok(open)
-        })
-        .await
+    /// Waits until a device is moving, and says which. Asking again and again would miss it: a move takes
+    /// some ten milliseconds.
+    pub(crate) async fn moving(&self) -> Result<String> {
+        let mut events = pin!(
+            self.registrations
+                .watch(&WatchParams::default(), "0")
+                .await?
+        );
+        let seen = async {
+            while let Some(event) = events.try_next().await? {
+                let (WatchEvent::Added(record) | WatchEvent::Modified(record)) = event else {
+                    continue;
+                };
+                if record.data["status"]["transfer"].is_object() {
+                    return Ok(record.name_any());
+                }
+            }
+            bail!("the watch ended")
+        };
+        timeout(PATIENCE, seen)
+            .await
+            .with_context(|| format!("no device moved within {PATIENCE:?}"))?
     }
 
     /// Every device is at that hub with all that was ever written into its twin, and nothing of it

@@ -1,5 +1,7 @@
 //! What happens to an installation while devices move: killed processes, a lost node, an upgrade.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result};
 use rehome_testing::scratch;
 use serde_json::json;
@@ -55,12 +57,12 @@ pub(crate) async fn kills(ground: &mut Ground) -> Result<()> {
         let plant = ground.plant().await?;
         plant.move_to(target).await?;
         let kill = async {
-            let open = plant.open_moves().await?;
+            let device = plant.moving().await?;
             let mut killed = 0;
             for (namespace, container) in containers {
                 killed += ground.place.kill_container(namespace, container)?;
             }
-            println!("  {open} moves were open when {killed} containers were killed: {who}");
+            println!("  {device} was moving when {killed} containers were killed: {who}");
             claim("something was killed", killed > 0)
         };
         let (told, killed) = tokio::join!(plant.everybody_registers(), kill);
@@ -135,20 +137,33 @@ pub(crate) async fn upgrade(ground: &mut Ground) -> Result<()> {
     let image = ground.one_running_image(&newer).await?;
     claim(&format!("the operator runs the older image, {image}"), true)?;
     ground.hubs_run(&image).await?;
-    let target = 1 - ground.plant_at().await?;
+    let mut target = ground.plant_at().await?;
     let plant = ground.plant().await?;
-    plant.move_to(target).await?;
+    let upgraded = Cell::new(false);
     let upgrading = async {
-        let open = plant.open_moves().await?;
-        println!("  {open} moves are open when the upgrade begins");
-        ground.block(&upgrade("charts/rehome", "")).await
+        let device = plant.moving().await?;
+        println!("  {device} is moving when the upgrade begins");
+        ground.block(&upgrade("charts/rehome", "")).await?;
+        ground.hubs_run(&newer).await?;
+        upgraded.set(true);
+        anyhow::Ok(())
     };
-    let (told, upgraded) = tokio::join!(plant.everybody_registers(), upgrading);
-    upgraded?;
-    plant.everybody_goes_to(target, &told?).await?;
+    // All of them, there and back, for as long as it takes.
+    let moving = async {
+        let mut rounds = 0;
+        while !upgraded.get() {
+            target = 1 - target;
+            plant.move_to(target).await?;
+            let told = plant.everybody_registers().await?;
+            plant.everybody_goes_to(target, &told).await?;
+            rounds += 1;
+        }
+        anyhow::Ok(rounds)
+    };
+    let ((), rounds) = tokio::try_join!(upgrading, moving)?;
+    println!("  every device was sent to the other hub {rounds} times meanwhile");
     let now = ground.one_running_image(&image).await?;
     claim("the operator runs the newer image again", now == newer)?;
-    ground.hubs_run(&newer).await?;
     ground.wait_for_rollouts().await?;
     plant.is_whole(target).await
 }
