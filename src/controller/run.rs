@@ -228,21 +228,30 @@ async fn act(
     controllers.spawn(drive_enrollments.run(stores.enrollments, enrollments, &ctx, &stop));
     controllers.spawn(drive_registrations.run(stores.registrations, registrations, &ctx, &stop));
     tracing::info!("the controller acts");
-    tokio::select! {
-        // Controllers are told to stop as well: one that has is no failure.
-        biased;
-        () = stop => {}
-        Some(what) = endless.join_next() => {
-            return Err(RunError::Ended(what.unwrap_or("a background task")));
-        }
-        Some(_) = controllers.join_next() => return Err(RunError::Ended("a controller")),
-    }
+    until_told(stop, &mut endless, &mut controllers).await?;
     tracing::info!("the controller stops; passes under way may end");
     let all_ended = async { while controllers.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_ended).await.is_err() {
         tracing::warn!("passes are still under way; they are broken off, which is safe");
     }
     Ok(())
+}
+
+/// Waits until told to stop; what ends before that is a failure.
+async fn until_told(
+    stop: Stop,
+    endless: &mut JoinSet<&'static str>,
+    controllers: &mut JoinSet<()>,
+) -> Result<(), RunError> {
+    tokio::select! {
+        // Controllers are told to stop as well: one that has is no failure.
+        biased;
+        () = stop => Ok(()),
+        Some(what) = endless.join_next() => {
+            Err(RunError::Ended(what.unwrap_or("a background task")))
+        }
+        Some(_) = controllers.join_next() => Err(RunError::Ended("a controller")),
+    }
 }
 
 async fn connect_hubs(ctx: &Arc<Context>) {
@@ -317,4 +326,38 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("at least 1s".to_owned());
     }
     Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    /// A controller that has ended before anybody looks.
+    async fn ended() -> JoinSet<()> {
+        let mut controllers = JoinSet::new();
+        let controller = controllers.spawn(ready(()));
+        while !controller.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        controllers
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_is_quick_to_stop_is_no_failure() {
+        // Often, because what is ready first would otherwise be chosen by chance.
+        for _ in 0..64 {
+            let told: Stop = ready(()).boxed().shared();
+            let outcome = until_told(told, &mut JoinSet::new(), &mut ended().await).await;
+            assert!(outcome.is_ok(), "{outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_nobody_told_to_stop_is_one() {
+        let never: Stop = pending().boxed().shared();
+        let outcome = until_told(never, &mut JoinSet::new(), &mut ended().await).await;
+        assert!(matches!(outcome, Err(RunError::Ended("a controller"))));
+    }
 }
