@@ -30,12 +30,23 @@ pub enum StoreError {
     /// Somebody else was faster: look again.
     #[error("the registration was changed meanwhile")]
     Conflict,
-    /// The API server does not answer, or is overloaded.
+    /// The API server cannot be reached, or is overloaded.
     #[error("the API server cannot be reached")]
-    Unavailable(#[source] Option<kube::Error>),
+    Unavailable(#[source] kube::Error),
+    /// The API server says nothing.
+    #[error("the API server did not answer within {0:?}")]
+    Silent(Duration),
     /// The API server refuses us: rights, admission or schema.
     #[error("the API server refuses the registration")]
     Refused(#[source] kube::Error),
+}
+
+impl StoreError {
+    /// What a person can act on.
+    pub fn cause(&self) -> String {
+        let source = std::error::Error::source(self);
+        source.map_or_else(|| self.to_string(), ToString::to_string)
+    }
 }
 
 /// Where registration records are.
@@ -214,19 +225,19 @@ async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Resul
     match timeout(CALL, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(classify(error)),
-        Err(_) => Err(StoreError::Unavailable(None)),
+        Err(_) => Err(StoreError::Silent(CALL)),
     }
 }
 
 fn classify(error: kube::Error) -> StoreError {
     let kube::Error::Api(status) = &error else {
-        return StoreError::Unavailable(Some(error));
+        return StoreError::Unavailable(error);
     };
     match status.code {
         // Of an update: gone, or made again, since it was looked at.
         404 | 409 => StoreError::Conflict,
         400 | 403 | 405 | 413 | 415 | 422 => StoreError::Refused(error),
-        _ => StoreError::Unavailable(Some(error)),
+        _ => StoreError::Unavailable(error),
     }
 }
 
@@ -237,6 +248,16 @@ mod tests {
 
     use super::*;
     use crate::api::v1alpha1::EnrollmentRef;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_says_nothing_is_a_cause_that_can_be_told() {
+        let never = std::future::pending::<Result<(), kube::Error>>();
+        let error = call(never).await.unwrap_err();
+        assert_eq!(error.cause(), "the API server did not answer within 5s");
+        let broken = kube::Error::LinesCodecMaxLineLengthExceeded;
+        let said = broken.to_string();
+        assert_eq!(StoreError::Unavailable(broken).cause(), said);
+    }
 
     #[test]
     fn an_update_leaves_nothing_of_the_request_before() {

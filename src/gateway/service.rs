@@ -340,7 +340,7 @@ impl<R: Registrations> Service<R> {
             match error {
                 None => "ok",
                 Some(StoreError::Conflict) => "conflict",
-                Some(StoreError::Unavailable(_)) => "unavailable",
+                Some(StoreError::Unavailable(_) | StoreError::Silent(_)) => "unavailable",
                 Some(StoreError::Refused(_)) => "refused",
             },
         );
@@ -349,12 +349,10 @@ impl<R: Registrations> Service<R> {
 
 /// What a device is told when the API server does not serve us; the log says more.
 fn trouble(id: &RegistrationId, error: &StoreError) -> Problem {
-    let cause = std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let cause = error.cause();
     match error {
         StoreError::Conflict => Problem::Unavailable,
-        StoreError::Unavailable(_) => {
+        StoreError::Unavailable(_) | StoreError::Silent(_) => {
             tracing::warn!(registration = %id, cause, "the API server does not answer");
             Problem::Unavailable
         }

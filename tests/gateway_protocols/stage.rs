@@ -135,7 +135,7 @@ impl Memory {
         let (mood, takes) = (*self.mood.lock().unwrap(), *self.takes.lock().unwrap());
         sleep(takes).await;
         match mood {
-            Mood::Silent => return Err(StoreError::Unavailable(None)),
+            Mood::Silent => return Err(StoreError::Silent(Duration::from_secs(5))),
             Mood::Refuses => {
                 return Err(StoreError::Refused(
                     kube::Error::LinesCodecMaxLineLengthExceeded,
