@@ -31,6 +31,10 @@ async fn values_that_the_chart_does_not_know_are_refused() {
             "/gateway/mode",
         ),
         (
+            json!({ "log": { "filter": "info,verbose" } }),
+            "/log/filter",
+        ),
+        (
             json!({ "watch": { "namespaces": ["Plant A"] } }),
             "/watch/namespaces/0",
         ),

@@ -7,6 +7,7 @@ mod calls;
 mod certificates;
 mod device;
 mod durability;
+mod logs;
 mod modules;
 mod mqtt;
 mod process;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::mqtt::Identity;
 
 pub(crate) const HOST: &str = "hub-west.test";
-const POLICY_KEY: &str = "cHJpbWFyeS1rZXktMDEyMw==";
+pub(crate) const POLICY_KEY: &str = "cHJpbWFyeS1rZXktMDEyMw==";
 pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// A hub that can be stopped, killed and started again over the same files.
@@ -89,7 +89,7 @@ impl HubProcess {
     pub(crate) async fn restart(&mut self) {
         let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
         let (store, cert, key) = (path("devices.redb"), path("tls.crt"), path("tls.key"));
-        let devices = path("devices.crt");
+        let (devices, log_from) = (path("devices.crt"), path("log-filter"));
         let (policies, https, mqtt) = (
             path("policies.json"),
             self.https.to_string(),
@@ -113,6 +113,8 @@ impl HubProcess {
             &https,
             "--mqtt-address",
             &mqtt,
+            "--log-from",
+            &log_from,
         ];
         let binary = env!("CARGO_BIN_EXE_rehome");
         let environment: [(&str, &str); 0] = [];
@@ -134,6 +136,21 @@ impl HubProcess {
     pub(crate) async fn terminate(&mut self) -> bool {
         let mut process = self.process.take().unwrap();
         process.terminate(START_WITHIN).await.unwrap().success()
+    }
+
+    /// Waits until a line of its log contains `text`, and gives that line.
+    pub(crate) async fn says(&mut self, text: &str) -> String {
+        let process = self.process.as_mut().unwrap();
+        process.wait_for_line(text, START_WITHIN).await.unwrap()
+    }
+
+    /// Has it log what `filter` says; without one, what it was started with.
+    pub(crate) fn log_only(&self, filter: Option<&str>) {
+        let file = self.folder.join("log-filter");
+        match filter {
+            Some(filter) => std::fs::write(file, filter).unwrap(),
+            None => std::fs::remove_file(file).unwrap(),
+        }
     }
 
     pub(crate) fn log(&self) -> String {

@@ -94,6 +94,9 @@ impl World {
                 for item in source.items.iter().flatten() {
                     std::fs::write(folder.join(&item.path), &data[&item.key].0).unwrap();
                 }
+            } else if let Some(source) = &volume.config_map {
+                // Nobody has made it.
+                assert_eq!(source.optional, Some(true), "{volume:?}");
             } else {
                 assert!(volume.persistent_volume_claim.is_some(), "{volume:?}");
             }

@@ -299,7 +299,8 @@ async fn whoever_steals_the_controllers_token_gets_no_further() {
         &|pod| pod["securityContext"]["runAsNonRoot"] = false.into(),
         &|pod| pod["containers"][0]["args"] = json!(["gateway"]),
         &|pod| pod["volumes"][0] = json!({ "name": "tls", "hostPath": { "path": "/" } }),
-    ] as [&dyn Fn(&mut serde_json::Value); 6]
+        &|pod| pod["volumes"][0] = json!({ "name": "tls", "configMap": { "name": "others" } }),
+    ] as [&dyn Fn(&mut serde_json::Value); 7]
     {
         let error = sets
             .create(&dry_run, &with(change))

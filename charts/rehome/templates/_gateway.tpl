@@ -65,6 +65,7 @@ volumeMounts:
   - name: tls
     mountPath: /etc/rehome/tls
     readOnly: true
+  {{- include "rehome.logMount" . | nindent 2 }}
 {{- end -}}
 
 {{/* What the gateway mounts besides its token. */}}

@@ -178,6 +178,21 @@ spec:
 {{- end -}}
 
 {{- define "rehome.logging" -}}
-- {name: REHOME_LOG, value: {{ .Values.log.filter | quote }}}
+# From a file and not from here: what is logged changes without new pods.
+- {name: REHOME_LOG_FROM, value: /etc/rehome/log/filter}
 - {name: REHOME_LOG_FORMAT, value: {{ .Values.log.format }}}
+{{- end -}}
+
+{{- define "rehome.logMount" -}}
+- name: log
+  mountPath: /etc/rehome/log
+  readOnly: true
+{{- end -}}
+
+{{- define "rehome.logVolume" -}}
+- name: log
+  configMap:
+    name: {{ include "rehome.fullname" . }}-log
+    # No pod waits for it.
+    optional: true
 {{- end -}}

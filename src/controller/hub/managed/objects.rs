@@ -213,6 +213,10 @@ fn pod(
         "volumes": [
             secret("tls", certificate, &["tls.crt", "tls.key"]),
             secret("policies", &names.key, &["policies.json"]),
+            // Whoever wants to see more of the hub makes it: there is none otherwise.
+            json!({ "name": "log", "configMap": {
+                "name": format!("{}-log", names.base), "optional": true,
+            } }),
         ],
     });
     if !hosting.pull_secrets.is_empty() {
@@ -250,6 +254,7 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
             "--tls-cert=/etc/rehome/tls/tls.crt",
             "--tls-key=/etc/rehome/tls/tls.key",
             "--policies=/etc/rehome/policies/policies.json",
+            "--log-from=/etc/rehome/log/filter",
             format!("--https-address=0.0.0.0:{HTTPS}"),
             format!("--mqtt-address=0.0.0.0:{MQTT}"),
             format!("--health-address=0.0.0.0:{HEALTH}"),
@@ -271,6 +276,7 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
             mount("data", "/var/lib/rehome", false),
             mount("tls", "/etc/rehome/tls", true),
             mount("policies", "/etc/rehome/policies", true),
+            mount("log", "/etc/rehome/log", true),
         ],
     })
 }
