@@ -34,7 +34,7 @@ const BATCH: usize = 64;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Looks at one Enrollment.
-#[instrument(skip_all, fields(enrollment = %enrollment.name_any(), namespace = enrollment.namespace()))]
+#[instrument(level = "error", skip_all, fields(enrollment = %enrollment.name_any(), namespace = enrollment.namespace()))]
 pub async fn reconcile(enrollment: Arc<Enrollment>, ctx: Arc<Context>) -> Result<Action, Error> {
     let namespace = enrollment.namespace().unwrap_or_default();
     let name = enrollment.name_any();

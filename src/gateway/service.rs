@@ -15,7 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span};
 
+use self::attest::Attested;
 use self::tpm::authentication_key;
 use super::body::Body;
 use super::decide::Windows;
@@ -245,17 +248,29 @@ impl<R: Registrations> Service<R> {
 
     async fn poll(&self, caller: &Caller, operation_id: &str) -> Result<Answer, Problem> {
         let attested = self.authenticate(caller)?;
+        let span = span("poll", caller, &attested);
+        let served = self.poll_as(caller, &attested, operation_id);
+        served.instrument(span).await
+    }
+
+    async fn poll_as(
+        &self,
+        caller: &Caller,
+        attested: &Attested,
+        operation_id: &str,
+    ) -> Result<Answer, Problem> {
         self.admit(caller, Kind::Poll)?;
         let operation: OperationId = operation_id
             .parse()
             .map_err(|_| Problem::UnknownOperation)?;
+        Span::current().record("operation", display(&operation));
         let namespace = &attested.namespace;
         let known = |record: &Record| {
             if record.deleting {
                 return None;
             }
             let group = self.group(namespace, record);
-            let key = authentication_key(&attested, record);
+            let key = authentication_key(attested, record);
             let asker = asker(caller, group.as_ref(), key.as_deref());
             render::operation(record, operation.as_str(), &asker)
         };
@@ -277,6 +292,17 @@ impl<R: Registrations> Service<R> {
 
     async fn lookup(&self, caller: &Caller, body: &[u8]) -> Result<Answer, Problem> {
         let attested = self.authenticate(caller)?;
+        let span = span("lookup", caller, &attested);
+        let served = self.lookup_as(caller, &attested, body);
+        served.instrument(span).await
+    }
+
+    async fn lookup_as(
+        &self,
+        caller: &Caller,
+        attested: &Attested,
+        body: &[u8],
+    ) -> Result<Answer, Problem> {
         self.admit(caller, Kind::Register)?;
         if Body::parse(body, &caller.id)?.has_csr {
             return Err(Problem::BadRequest(
@@ -304,7 +330,7 @@ impl<R: Registrations> Service<R> {
     ) -> Result<Option<Arc<Record>>, Problem> {
         let read = self.registrations.read(namespace, id).await;
         self.count("get", read.as_ref().err());
-        read.map_err(|error| trouble(id, &error))
+        read.map_err(|error| trouble(&error))
     }
 
     fn admit(&self, caller: &Caller, kind: Kind) -> Result<(), Problem> {
@@ -315,7 +341,7 @@ impl<R: Registrations> Service<R> {
         self.metrics
             .incidents()
             .note(Incident::TooManyRequests, caller.address);
-        tracing::debug!(registration = %caller.id, protocol = caller.protocol.label(), "asks too often");
+        tracing::debug!("asks too often");
         Err(Problem::Throttled)
     }
 
@@ -347,17 +373,30 @@ impl<R: Registrations> Service<R> {
     }
 }
 
+/// What log lines about the request carry. Of a device that has proved who it is, so that nobody
+/// else's words get into the log; at the highest level, so that it is there whatever is logged.
+fn span(request: &'static str, caller: &Caller, attested: &Attested) -> Span {
+    tracing::error_span!(
+        "request",
+        request,
+        registration = %caller.id,
+        namespace = attested.namespace,
+        protocol = caller.protocol.label(),
+        operation = Empty,
+    )
+}
+
 /// What a device is told when the API server does not serve us; the log says more.
-fn trouble(id: &RegistrationId, error: &StoreError) -> Problem {
+fn trouble(error: &StoreError) -> Problem {
     let cause = error.cause();
     match error {
         StoreError::Conflict => Problem::Unavailable,
         StoreError::Unavailable(_) | StoreError::Silent(_) => {
-            tracing::warn!(registration = %id, cause, "the API server does not answer");
+            tracing::warn!(cause, "the API server does not answer");
             Problem::Unavailable
         }
         StoreError::Refused(_) => {
-            tracing::error!(registration = %id, cause, "the API server refuses a registration");
+            tracing::error!(cause, "the API server refuses a registration");
             Problem::Internal
         }
     }

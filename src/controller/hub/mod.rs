@@ -42,7 +42,7 @@ const IN_USE: Duration = Duration::from_secs(15);
 const STUCK: Duration = Duration::from_mins(5);
 
 /// Looks at one hub.
-#[instrument(skip_all, fields(hub = %hub.name_any(), namespace = hub.namespace()))]
+#[instrument(level = "error", skip_all, fields(hub = %hub.name_any(), namespace = hub.namespace()))]
 pub async fn reconcile(hub: Arc<IoTHub>, ctx: Arc<Context>) -> Result<Action, Error> {
     let api: Api<IoTHub> =
         Api::namespaced(ctx.client.clone(), &hub.namespace().unwrap_or_default());

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
-use tracing::instrument;
+use tracing::field::Empty;
+use tracing::{Span, instrument};
 
 pub use ledger::Ledger;
 
@@ -46,8 +47,12 @@ impl Error {
     }
 }
 
-/// Carries one registration as far as it goes now.
-#[instrument(skip_all, fields(registration = %object.name_any(), namespace = object.namespace()))]
+/// Carries one registration as far as it goes now. The span is at the highest level, so that log lines
+/// say whose they are whatever is logged.
+#[instrument(level = "error", skip_all, fields(
+    registration = %object.name_any(), namespace = object.namespace(),
+    operation = Empty, transfer = Empty,
+))]
 pub async fn reconcile(
     object: Arc<DeviceRegistration>,
     ctx: Arc<Context>,
@@ -115,6 +120,7 @@ impl Pass {
             object,
         };
         pass.enrollment = pass.enrollment_facts();
+        label(&pass.object, None);
         pass
     }
 
@@ -173,6 +179,7 @@ impl Pass {
         {
             self.ctx.home_checks.done(&self.uid);
         }
+        label(&object, Some(&self.object));
         self.object = Arc::new(object);
         self.views = Views::default();
         self.enrollment = self.enrollment_facts();
@@ -204,6 +211,27 @@ impl Pass {
         finalizer::remove(&self.api, self.object.as_ref()).await?;
         self.ctx.backoff.forget(&self.uid);
         Ok(Action::await_change())
+    }
+}
+
+/// Which operation and which move a registration is about.
+fn subject(object: &DeviceRegistration) -> [(&'static str, Option<&str>); 2] {
+    let request = object.spec.request.as_ref();
+    let status = object.status.as_ref();
+    let transfer = status.and_then(|status| status.transfer.as_ref());
+    [
+        ("operation", request.map(|it| it.operation_id.as_str())),
+        ("transfer", transfer.map(|it| it.id.as_str())),
+    ]
+}
+
+/// Has log lines of the pass say it, where it is new.
+fn label(object: &DeviceRegistration, before: Option<&DeviceRegistration>) {
+    let before = before.map(subject).unwrap_or_default();
+    for ((field, new), (_, old)) in subject(object).into_iter().zip(before) {
+        if new.is_some() && new != old {
+            Span::current().record(field, new);
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tracing::field::display;
+use tracing::{Instrument as _, Span};
+
 use super::attest::Attested;
 use super::tpm::{authentication_key, storage_root_key};
-use super::{Answer, Caller, Service, asker, trouble};
+use super::{Answer, Caller, Service, asker, span, trouble};
 use crate::api::v1alpha1::EnrollmentRef;
 use crate::domain::ids::OperationId;
 use crate::domain::policy::Rule;
@@ -25,9 +28,20 @@ impl<R: Registrations> Service<R> {
             return Ok(challenge);
         }
         let attested = self.authenticate(caller)?;
+        let span = span("register", caller, &attested);
+        let served = self.register_as(caller, &attested, body);
+        served.instrument(span).await
+    }
+
+    async fn register_as(
+        &self,
+        caller: &Caller,
+        attested: &Attested,
+        body: &[u8],
+    ) -> Result<Answer, Problem> {
         self.admit(caller, Kind::Register)?;
         let body = Body::parse(body, &caller.id)?;
-        let asked = self.asked(caller, &attested, body)?;
+        let asked = self.asked(caller, attested, body)?;
         let namespace = &attested.namespace;
         let operation = OperationId::new(&caller.id, (self.random)());
         let device = format!("{namespace}/{}", caller.id.canonical());
@@ -41,14 +55,17 @@ impl<R: Registrations> Service<R> {
             let written = match decide(&asked, record.as_deref(), moment, windows, &operation) {
                 Decision::Answer => {
                     let record = record.ok_or(Problem::Internal)?;
-                    return Ok(self.answer(caller, &attested, &record));
+                    if let Some(request) = &record.request {
+                        Span::current().record("operation", &*request.operation_id);
+                    }
+                    return Ok(self.answer(caller, attested, &record));
                 }
                 Decision::AwaitDeletion => {
                     record = self.gone(namespace, caller).await?;
                     continue;
                 }
                 Decision::Create(request) => {
-                    self.check_quota(&attested)?;
+                    self.check_quota(attested)?;
                     let created = self
                         .registrations
                         .create(namespace, &caller.id, request)
@@ -63,14 +80,14 @@ impl<R: Registrations> Service<R> {
                     updated
                 }
             };
-            match written {
-                Ok(written) => {
-                    tracing::info!(registration = %caller.id, namespace, %operation, "accepted");
-                    return Ok(self.linger(caller, &attested, written, &operation).await);
-                }
-                Err(StoreError::Conflict) => record = self.read(namespace, &caller.id).await?,
-                Err(error) => return Err(trouble(&caller.id, &error)),
+            if matches!(written, Err(StoreError::Conflict)) {
+                record = self.read(namespace, &caller.id).await?;
+                continue;
             }
+            Span::current().record("operation", display(&operation));
+            let written = written.map_err(|error| trouble(&error))?;
+            tracing::info!("accepted");
+            return Ok(self.linger(caller, attested, written, &operation).await);
         }
         Err(Problem::Unavailable)
     }
