@@ -11,6 +11,7 @@ pub mod domain;
 pub mod gateway;
 pub mod hub;
 pub mod plugin;
+pub mod probe;
 pub mod random;
 pub mod registry;
 pub mod telemetry;

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rehome::api::crds;
 use rehome::clock::SystemClock;
+use rehome::random::SystemRandom;
 use rehome::telemetry::Logging;
-use rehome::{controller, gateway, hub};
+use rehome::{controller, gateway, hub, probe};
 
 /// Device provisioning and reprovisioning for Kubernetes.
 #[derive(Parser)]
@@ -31,6 +32,7 @@ enum Command {
     Controller(Box<controller::Options>),
     Gateway(Box<gateway::Options>),
     Hub(Box<hub::Options>),
+    Probe(Box<probe::Options>),
 }
 
 #[tokio::main]
@@ -45,6 +47,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Controller(options) => Ok(controller::run(*options, clock).await?),
         Command::Gateway(options) => Ok(gateway::run(*options, clock).await?),
         Command::Hub(options) => Ok(hub::run(*options, clock).await?),
+        Command::Probe(options) => Ok(probe::run(*options, &*clock, &SystemRandom).await?),
     }
 }
 

@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["registry"],
     &["telemetry", "metrics"],
     &["cluster"],
-    &["gateway", "hub", "controller", "plugin"],
+    &["gateway", "hub", "controller", "plugin", "probe"],
 ];
 
 /// What a room must not know although it is on a lower floor, or is no room at all.

@@ -100,8 +100,8 @@ pub async fn render_chart(values: &Value) -> Result<Vec<Value>> {
 }
 
 impl Cluster {
-    /// Installs what the rendered chart says except what runs (Deployment) and what reaches it
-    /// (Service, TLS Secret), and waits until it is in force.
+    /// Installs what the rendered chart says except what runs (Deployment, the Pod of `helm test`) and
+    /// what reaches it (Service, TLS Secret), and waits until it is in force.
     ///
     /// Every test may call it: what is there already is applied again without a change.
     pub async fn install_operator(&self) -> Result<Operator> {
@@ -111,7 +111,7 @@ impl Cluster {
         });
         let runs = |object: &Value| {
             let kind = object["kind"].as_str().unwrap_or_default();
-            ["Deployment", "Service", "Secret"].contains(&kind)
+            ["Deployment", "Pod", "Service", "Secret"].contains(&kind)
         };
         let documents = std::iter::once(namespace).chain(objects);
         for document in documents.filter(|object| !runs(object)) {

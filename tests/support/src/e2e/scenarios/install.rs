@@ -38,6 +38,10 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
         "both replicas are ready in a namespace that enforces restricted",
         ready == "2",
     )?;
+    let tested = ground
+        .block("helm test rehome -n rehome-system --timeout 2m")
+        .await?;
+    claim("helm test passes", tested.contains("Succeeded"))?;
     let warnings = ground
         .shell
         .run("kubectl -n rehome-system get events --field-selector reason=FailedCreate -o name")
