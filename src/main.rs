@@ -31,8 +31,23 @@ enum Command {
     },
     Controller(Box<controller::Options>),
     Gateway(Box<gateway::Options>),
-    Hub(Box<hub::Options>),
+    Hub(Box<Hub>),
     Probe(Box<probe::Options>),
+}
+
+/// Serve a self-hosted IoT hub: a service API over HTTPS, devices over MQTT and HTTPS.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Hub {
+    #[command(subcommand)]
+    instead: Option<InsteadOfServing>,
+    #[command(flatten)]
+    serving: Option<hub::Options>,
+}
+
+#[derive(Subcommand)]
+enum InsteadOfServing {
+    Migrate(hub::MigrateOptions),
 }
 
 #[tokio::main]
@@ -46,7 +61,11 @@ async fn main() -> anyhow::Result<()> {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
         Command::Controller(options) => Ok(controller::run(*options, clock).await?),
         Command::Gateway(options) => Ok(gateway::run(*options, clock).await?),
-        Command::Hub(options) => Ok(hub::run(*options, clock).await?),
+        Command::Hub(hub) => match (hub.instead, hub.serving) {
+            (Some(InsteadOfServing::Migrate(options)), _) => Ok(hub::migrate(options).await?),
+            (None, Some(options)) => Ok(hub::run(options, clock).await?),
+            (None, None) => anyhow::bail!("see rehome hub --help"),
+        },
         Command::Probe(options) => Ok(probe::run(*options, &*clock, &SystemRandom).await?),
     }
 }

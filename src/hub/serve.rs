@@ -22,7 +22,7 @@ use super::certificates::Authorities;
 use super::device::ClientCertificates;
 use super::files::{FileError, REFRESH, WatchedFile};
 use super::policy::Policies;
-use super::store::{DurableStore, StoreError};
+use super::source::{Source, Unopened};
 use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
@@ -44,8 +44,17 @@ pub struct Options {
     #[arg(long, env = "REHOME_HUB_HOST_NAME")]
     host_name: String,
     /// File that holds the devices; created where it does not exist.
-    #[arg(long, env = "REHOME_HUB_STORE")]
-    store: PathBuf,
+    #[arg(
+        long,
+        env = "REHOME_HUB_STORE",
+        required_unless_present = "store_postgres",
+        conflicts_with = "store_postgres"
+    )]
+    store: Option<PathBuf>,
+    /// File with the connection URL of a PostgreSQL database that holds the devices, instead:
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=FILE`.
+    #[arg(long, env = "REHOME_HUB_STORE_POSTGRES", value_name = "FILE")]
+    store_postgres: Option<PathBuf>,
     /// PEM file with the server certificate and its chain; read again when it changes.
     #[arg(long, env = "REHOME_HUB_TLS_CERT")]
     tls_cert: PathBuf,
@@ -84,7 +93,9 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("the hub's store cannot be used")]
-    Store(#[from] StoreError),
+    Store(#[from] Unopened),
+    #[error("nothing says where the devices are: set --store or --store-postgres")]
+    NoStore,
     #[error("the server certificate cannot be used")]
     Certificate(#[from] CertificateError),
     #[error("TLS cannot be set up")]
@@ -101,6 +112,11 @@ pub enum RunError {
 
 /// Serves until the process is told to stop (SIGTERM or SIGINT), then lets connections end.
 pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError> {
+    let source = match (options.store, options.store_postgres) {
+        (_, Some(url)) => Source::Postgres(url),
+        (Some(file), None) => Source::File(file),
+        (None, None) => return Err(RunError::NoStore),
+    };
     let policies = WatchedFile::<Policies>::read(options.policies)?;
     let authorities = options
         .device_authorities
@@ -126,8 +142,13 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
 
-    // Before it says that it listens: a store that another process holds must stop the start.
-    let store = Arc::new(DurableStore::open(&options.store)?);
+    // Before it says that it listens: a store that another process holds must stop the start, or
+    // hold it up.
+    let store = tokio::select! {
+        opened = source.open(&settings.host_name) => opened?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let hub = Hub::new(store.clone(), settings);
     hub.set_authorities(first_authorities.unwrap_or_default());
     tracing::info!(

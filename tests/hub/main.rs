@@ -8,6 +8,8 @@ mod certificates;
 mod device;
 mod durability;
 mod logs;
+mod migration;
 mod modules;
 mod mqtt;
+mod postgres;
 mod process;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rehome::domain::sas::SasToken;
-use rehome_testing::{Authority, Process, free_port, scratch};
+use rehome_testing::{Authority, Postgres, Process, free_port, scratch};
 use reqwest::{Certificate, Client, Method, Response};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -26,6 +26,8 @@ pub(crate) struct HubProcess {
     pub(crate) device_authority: Authority,
     pub(crate) https: SocketAddr,
     pub(crate) mqtt: SocketAddr,
+    /// File with the URL of the database that holds its devices, instead of a file.
+    database: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -54,6 +56,37 @@ pub(crate) fn thumbprint(pem: &str) -> String {
 
 impl HubProcess {
     pub(crate) async fn start() -> Self {
+        let mut hub = Self::prepared();
+        hub.restart().await;
+        hub
+    }
+
+    /// A hub whose devices are in that database.
+    pub(crate) async fn start_in(server: &Postgres) -> Self {
+        let mut hub = Self::prepared();
+        hub.move_to(server);
+        hub.restart().await;
+        hub
+    }
+
+    /// From its next start on, its devices are in that database; gives the file with the URL.
+    pub(crate) fn move_to(&mut self, server: &Postgres) -> PathBuf {
+        self.move_to_url(&server.url())
+    }
+
+    pub(crate) fn move_to_url(&mut self, url: &str) -> PathBuf {
+        let file = self.folder.join("database");
+        std::fs::write(&file, url).unwrap();
+        self.database = Some(file.clone());
+        file
+    }
+
+    /// From its next start on, its devices are in its file.
+    pub(crate) fn move_back(&mut self) {
+        self.database = None;
+    }
+
+    pub(crate) fn prepared() -> Self {
         let folder = scratch("hub").unwrap();
         let authority = Authority::new("Test Root").unwrap();
         let issued = authority.issue(&[HOST]).unwrap();
@@ -73,22 +106,44 @@ impl HubProcess {
         write("policies.json", json!({ "policies": [owner] }).to_string());
         let address =
             || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST).unwrap()));
-        let mut hub = Self {
+        Self {
             folder,
             authority: authority.cert_pem(),
             device_authority,
             https: address(),
             mqtt: address(),
+            database: None,
             process: None,
-        };
-        hub.restart().await;
-        hub
+        }
     }
 
     /// Starts the hub over the files of the one before it, which must have ended.
     pub(crate) async fn restart(&mut self) {
+        self.begin();
+        self.serves().await;
+    }
+
+    /// Waits until the hub serves.
+    pub(crate) async fn serves(&mut self) {
+        let process = self.process.as_mut().unwrap();
+        process
+            .wait_for_line("the hub serves", START_WITHIN)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+
+    /// Starts the hub and does not wait for it.
+    pub(crate) fn begin(&mut self) {
         let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
-        let (store, cert, key) = (path("devices.redb"), path("tls.crt"), path("tls.key"));
+        let (where_devices_are, store) = match &self.database {
+            None => ("--store", path("devices.redb")),
+            Some(file) => ("--store-postgres", file.display().to_string()),
+        };
+        let (cert, key) = (path("tls.crt"), path("tls.key"));
         let (devices, log_from) = (path("devices.crt"), path("log-filter"));
         let (policies, https, mqtt) = (
             path("policies.json"),
@@ -99,7 +154,7 @@ impl HubProcess {
             "hub",
             "--host-name",
             HOST,
-            "--store",
+            where_devices_are,
             &store,
             "--tls-cert",
             &cert,
@@ -119,11 +174,7 @@ impl HubProcess {
         let binary = env!("CARGO_BIN_EXE_rehome");
         let environment: [(&str, &str); 0] = [];
         let log = self.folder.join("hub.log");
-        let mut process = Process::spawn("hub", binary, arguments, environment, log).unwrap();
-        process
-            .wait_for_line("the hub serves", START_WITHIN)
-            .await
-            .unwrap();
+        let process = Process::spawn("hub", binary, arguments, environment, log).unwrap();
         self.process = Some(process);
     }
 

@@ -1,12 +1,17 @@
 //! What every store must do, run against each of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::future::join_all;
+use rehome_testing::Postgres;
+use tokio::sync::OnceCell;
 
 use super::forgetful::ForgetfulDisk;
-use super::{Counts, DurableStore, MemoryStore, Store, Stored, Verdict, Write};
+use super::{
+    Counts, DurableStore, MemoryStore, Migration, PostgresStore, Store, Stored, Verdict, Write,
+};
 
 fn stored(revision: u64, enabled: bool, body: &str) -> Stored {
     Stored {
@@ -41,6 +46,19 @@ async fn of_every_store(claim: impl AsyncFn(Arc<dyn Store>)) {
         DurableStore::over(ForgetfulDisk::default().open()).unwrap(),
     ))
     .await;
+    claim(Arc::new(in_postgres().await)).await;
+}
+
+/// A hub of its own in the one database of this process.
+async fn in_postgres() -> PostgresStore {
+    static SERVER: OnceCell<Postgres> = OnceCell::const_new();
+    static HUBS: AtomicUsize = AtomicUsize::new(0);
+    let server = SERVER.get_or_init(async || Postgres::start().await.unwrap());
+    let url = server.await.url();
+    let host = format!("hub-{}.test", HUBS.fetch_add(1, Ordering::Relaxed));
+    PostgresStore::open(&url, &host, Migration::None)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

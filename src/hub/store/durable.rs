@@ -6,7 +6,7 @@
 //! The queue is bounded: writers wait for room instead of filling the memory.
 //!
 //! After a failed write nothing can be read or written any more until the file is opened again, so
-//! whoever runs the store watches [`DurableStore::broken`] and starts afresh.
+//! whoever runs the store watches [`Store::broken`] and starts afresh.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -87,11 +87,6 @@ impl DurableStore {
             writer: Some(writer),
             is_broken,
         })
-    }
-
-    /// Resolves once a write has failed, or the writer is gone for another reason.
-    pub async fn broken(&self) {
-        let _ = self.is_broken.clone().wait_for(|broken| *broken).await;
     }
 
     async fn ask(&self, writes: Vec<Write>, reserve: u64) -> Result<Done, StoreError> {
@@ -178,6 +173,14 @@ impl Store for DurableStore {
             })
         };
         std::future::ready(read().map_err(|why| StoreError::new("count the devices", why))).boxed()
+    }
+
+    fn broken(&self) -> BoxFuture<'_, ()> {
+        let mut is_broken = self.is_broken.clone();
+        async move {
+            let _ = is_broken.wait_for(|broken| *broken).await;
+        }
+        .boxed()
     }
 }
 

@@ -71,6 +71,10 @@ impl Store for MemoryStore {
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         self.with(|state| state.counts)
     }
+
+    fn broken(&self) -> BoxFuture<'_, ()> {
+        futures::future::pending().boxed()
+    }
 }
 
 impl State {

@@ -5,10 +5,12 @@
 //! refused rather than applied; the caller reads again and decides again.
 //!
 //! A write is acknowledged only once it would survive the loss of power (the in-memory store, for
-//! tests, would not survive anything). [`MemoryStore`] and [`DurableStore`] pass one test suite.
+//! tests, would not survive anything). [`MemoryStore`], [`DurableStore`] and [`PostgresStore`] pass one
+//! test suite.
 
 mod durable;
 mod memory;
+mod postgres;
 
 #[cfg(test)]
 mod conformance;
@@ -22,6 +24,7 @@ use futures::future::BoxFuture;
 
 pub use durable::DurableStore;
 pub use memory::MemoryStore;
+pub use postgres::{Migration, OpenError, PostgresStore};
 
 /// One device as the store sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,9 @@ pub trait Store: Send + Sync + 'static {
     fn reserve(&self, count: u64) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
+
+    /// Resolves once a write has failed: nothing is read or written any more then.
+    fn broken(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The rules of [`Store::commit`] for one write, given what is stored now.

@@ -1,0 +1,244 @@
+//! The one writer, which commits for everybody at once, as that of the store on disk does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{number, within};
+use crate::hub::store::{Counts, StoreError, Stored, Verdict, Write, judge};
+
+/// Most writes in one transaction.
+const GROUP: usize = 1000;
+
+/// What one caller waits for.
+pub(super) struct Request {
+    pub(super) writes: Vec<Write>,
+    /// How many numbers to set aside.
+    pub(super) reserve: u64,
+    pub(super) answer: oneshot::Sender<Result<Done, StoreError>>,
+}
+
+pub(super) struct Done {
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) first_reserved: u64,
+}
+
+pub(super) struct Writer {
+    connection: PgConnection,
+    host: Arc<str>,
+    epoch: i64,
+}
+
+/// A device as it is in the course of a transaction.
+#[derive(Default)]
+struct Touched {
+    /// Revision, and whether it is enabled.
+    now: Option<(u64, bool)>,
+    change: Change,
+}
+
+/// What is to be written of a device.
+#[derive(Default)]
+enum Change {
+    #[default]
+    Nothing,
+    Remove,
+    Put(Stored),
+}
+
+impl Writer {
+    pub(super) fn new(connection: PgConnection, host: Arc<str>, epoch: i64) -> Self {
+        Self {
+            connection,
+            host,
+            epoch,
+        }
+    }
+
+    /// Writes until a write fails or nobody asks any more.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        broken: watch::Sender<bool>,
+    ) {
+        while let Some(first) = requests.recv().await {
+            let mut size = first.writes.len();
+            let mut group = vec![first];
+            while size < GROUP
+                && let Ok(next) = requests.try_recv()
+            {
+                size += next.writes.len();
+                group.push(next);
+            }
+            match within(self.write(&group)).await {
+                Ok(done) => {
+                    for (request, done) in group.into_iter().zip(done) {
+                        // A writer that no longer waits has lost its answer, not its write.
+                        let _ = request.answer.send(Ok(done));
+                    }
+                }
+                Err(why) => {
+                    tracing::error!(%why, writes = size, "PostgreSQL did not take a write");
+                    broken.send_replace(true);
+                    let failed = StoreError::new("write", why);
+                    for request in group {
+                        let _ = request.answer.send(Err(failed.clone()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Applies a group in one transaction; durable when this returns.
+    async fn write(&mut self, group: &[Request]) -> Result<Vec<Done>, sqlx::Error> {
+        let host = Arc::clone(&self.host);
+        let mut transaction = self.connection.begin().await?;
+        let hub = sqlx::query(
+            "SELECT epoch, reserved, total, enabled FROM rehome_hubs WHERE host = $1 FOR UPDATE",
+        );
+        let hub = hub.bind(&*host).fetch_one(&mut *transaction).await?;
+        if hub.try_get::<i64, _>("epoch")? != self.epoch {
+            let why = "another process has taken this hub over";
+            return Err(sqlx::Error::Protocol(why.to_owned()));
+        }
+        let mut counts = Counts {
+            total: number(&hub, "total")?,
+            enabled: number(&hub, "enabled")?,
+        };
+        let mut reserved = number(&hub, "reserved")?;
+        let mut touched = read(&mut transaction, &host, group).await?;
+        let mut done = Vec::with_capacity(group.len());
+        for request in group {
+            let first_reserved = reserved + 1;
+            reserved += request.reserve;
+            let writes = request.writes.iter();
+            let verdicts = writes.map(|write| {
+                let device = touched.entry(Arc::clone(&write.device_id)).or_default();
+                device.apply(&mut counts, write)
+            });
+            done.push(Done {
+                verdicts: verdicts.collect(),
+                first_reserved,
+            });
+        }
+        put(&mut transaction, &host, &touched).await?;
+        sqlx::query(
+            "UPDATE rehome_hubs SET reserved = $2, total = $3, enabled = $4 WHERE host = $1",
+        )
+        .bind(&*host)
+        .bind(signed(reserved)?)
+        .bind(signed(counts.total)?)
+        .bind(signed(counts.enabled)?)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(done)
+    }
+}
+
+impl Touched {
+    fn apply(&mut self, counts: &mut Counts, write: &Write) -> Verdict {
+        let verdict = judge(self.now.map(|(revision, _)| revision), counts.total, write);
+        if verdict == Verdict::Applied {
+            let next = write
+                .with
+                .as_ref()
+                .map(|with| (with.revision, with.enabled));
+            counts.replace(
+                self.now.map(|(_, enabled)| enabled),
+                next.map(|(_, enabled)| enabled),
+            );
+            self.now = next;
+            self.change = write.with.clone().map_or(Change::Remove, Change::Put);
+        }
+        verdict
+    }
+}
+
+type Devices = HashMap<Arc<str>, Touched>;
+
+/// The devices of the group as they are.
+async fn read(
+    transaction: &mut PgConnection,
+    host: &str,
+    group: &[Request],
+) -> Result<Devices, sqlx::Error> {
+    let ids = group.iter().flat_map(|request| &request.writes);
+    let ids: Vec<&str> = ids.map(|write| &*write.device_id).collect();
+    let mut devices = Devices::new();
+    if ids.is_empty() {
+        return Ok(devices);
+    }
+    let query = sqlx::query(
+        "SELECT id, revision, enabled FROM rehome_devices WHERE host = $1 AND id = ANY($2)",
+    );
+    for row in query
+        .bind(host)
+        .bind(&ids[..])
+        .fetch_all(transaction)
+        .await?
+    {
+        let now = Some((number(&row, "revision")?, row.try_get("enabled")?));
+        devices.insert(
+            row.try_get::<&str, _>("id")?.into(),
+            Touched {
+                now,
+                change: Change::Nothing,
+            },
+        );
+    }
+    Ok(devices)
+}
+
+/// Writes what has changed.
+async fn put(
+    transaction: &mut PgConnection,
+    host: &str,
+    devices: &Devices,
+) -> Result<(), sqlx::Error> {
+    let mut gone: Vec<&str> = Vec::new();
+    let (mut ids, mut revisions, mut enabled, mut bodies) = (vec![], vec![], vec![], vec![]);
+    for (id, device) in devices {
+        match &device.change {
+            Change::Nothing => {}
+            Change::Remove => gone.push(id),
+            Change::Put(stored) => {
+                ids.push(&**id);
+                revisions.push(signed(stored.revision)?);
+                enabled.push(stored.enabled);
+                bodies.push(&stored.body[..]);
+            }
+        }
+    }
+    if !gone.is_empty() {
+        sqlx::query("DELETE FROM rehome_devices WHERE host = $1 AND id = ANY($2)")
+            .bind(host)
+            .bind(&gone[..])
+            .execute(&mut *transaction)
+            .await?;
+    }
+    if !ids.is_empty() {
+        sqlx::query(
+            "INSERT INTO rehome_devices (host, id, revision, enabled, body) \
+             SELECT $1, * FROM unnest($2::text[], $3::bigint[], $4::boolean[], $5::bytea[]) \
+             ON CONFLICT (host, id) DO UPDATE SET revision = excluded.revision, \
+             enabled = excluded.enabled, body = excluded.body",
+        )
+        .bind(host)
+        .bind(&ids[..])
+        .bind(&revisions[..])
+        .bind(&enabled[..])
+        .bind(&bodies[..])
+        .execute(transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+fn signed(number: u64) -> Result<i64, sqlx::Error> {
+    i64::try_from(number).map_err(|why| sqlx::Error::Encode(why.into()))
+}
