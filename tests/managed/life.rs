@@ -1,13 +1,14 @@
 //! A hub from its manifest to its end.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use rehome::api::v1alpha1::{DeviceRegistration, Enrollment, FINALIZER, IoTHub, RegistrationState};
 use rehome::domain::attestation::{KeyPair, SharedKeys, fingerprint};
 use rehome::domain::ids::RegistrationId;
+use rehome_testing::Postgres;
 use serde_json::{Value, json};
 
 use super::world::{World, condition};
@@ -162,4 +163,68 @@ async fn the_volume_stays_unless_the_policy_lets_it_go() {
     world.delete::<IoTHub>("east").await;
     world.gone::<IoTHub>("east").await;
     world.gone::<PersistentVolumeClaim>(claim).await;
+}
+
+#[tokio::test]
+async fn a_hub_in_postgresql_serves_without_a_volume() {
+    let server = Postgres::start().await.unwrap();
+    let world = World::new().await;
+    let storage = json!({ "postgres": { "secretRef": { "name": "database" } } });
+    world.hub("west", json!({ "storage": storage })).await;
+    let workload_is = async |reason| world.hub_is("west", "WorkloadReady", "False", reason).await;
+    let message = workload_is("SecretMissing").await;
+    assert!(message.contains("Secret database"), "{message}");
+    let secret = |key: &str, url: &str| {
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "database" },
+            "stringData": { key: url } })
+    };
+    world.apply(secret("uri", &server.url())).await;
+    let message = workload_is("SecretInvalid").await;
+    assert!(message.contains("has no key url"), "{message}");
+    world.apply(secret("url", &server.url())).await;
+    workload_is("WorkloadStarting").await;
+    let digest = |set: &StatefulSet| {
+        let template = &set.spec.as_ref()?.template;
+        let annotations = template.metadata.as_ref()?.annotations.as_ref()?;
+        annotations.get("rehome.dev/database").cloned()
+    };
+    let before = world.until("a digest", "iothub-west", digest).await;
+    world
+        .until("a pod of that template", "iothub-west-0", |pod: &Pod| {
+            (pod.annotations().get("rehome.dev/database") == Some(&before)).then_some(())
+        })
+        .await;
+
+    let mut process = world.run_west().await;
+    world.pod_runs("west").await;
+    world.hub_is("west", "Ready", "True", "Settled").await;
+    world.register("press-7", "west").await;
+    let claim = world.find::<PersistentVolumeClaim>("data-iothub-west-0");
+    assert!(claim.await.is_none());
+
+    // The hub reads its URL when it starts.
+    let other = format!("{}&application_name=other", server.url());
+    world.apply(secret("url", &other)).await;
+    let is_another = |set: &StatefulSet| digest(set).filter(|now| *now != before);
+    world
+        .until("another digest", "iothub-west", is_another)
+        .await;
+    tells_nobody(&world, &server).await;
+    process.kill().unwrap();
+}
+
+/// Nothing that anybody can read of the hub without its Secret has the password of its database.
+async fn tells_nobody(world: &World, server: &Postgres) {
+    let events = world.namespace.api::<Event>();
+    let events = events.list(&ListParams::default()).await.unwrap();
+    let told = [
+        world.controller.output().unwrap(),
+        serde_json::to_string(&world.there::<IoTHub>("west").await).unwrap(),
+        serde_json::to_string(&world.there::<StatefulSet>("iothub-west").await).unwrap(),
+        serde_json::to_string(&world.there::<Pod>("iothub-west-0").await).unwrap(),
+        serde_json::to_string(&events.items).unwrap(),
+    ];
+    for text in told {
+        assert!(!text.contains(server.password()), "{text}");
+    }
 }

@@ -91,8 +91,13 @@ impl World {
             if let Some(source) = &volume.secret {
                 let secret: Secret = self.there(source.secret_name.as_ref().unwrap()).await;
                 let data = secret.data.unwrap();
-                for item in source.items.iter().flatten() {
-                    std::fs::write(folder.join(&item.path), &data[&item.key].0).unwrap();
+                let items = source.items.iter().flatten();
+                let mut files: Vec<_> = items.map(|item| (&item.path, &item.key)).collect();
+                if source.items.is_none() {
+                    files.extend(data.keys().map(|key| (key, key)));
+                }
+                for (file, key) in files {
+                    std::fs::write(folder.join(file), &data[key].0).unwrap();
                 }
             } else if let Some(source) = &volume.config_map {
                 // Nobody has made it.

@@ -13,9 +13,10 @@ use super::enrollment::DeletionPolicy;
 /// complete.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[x_kube(validation = Rule::new("has(self.storage) == has(oldSelf.storage) && (!has(self.storage) || self.storage == oldSelf.storage)").message("storage cannot change: to grow, expand the volume claim of the hub's pod; for another storage class, create another IoTHub and move the devices there"))]
+#[x_kube(validation = Rule::new("!has(self.deletionPolicy) || !has(self.storage) || !has(self.storage.postgres)").message("deletionPolicy is for the volume; devices in PostgreSQL stay there"))]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedSpec {
-    /// The volume that holds the devices. Cannot change.
+    /// Where the devices are kept. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<HubStorageSpec>,
 
@@ -38,8 +39,9 @@ pub struct ManagedSpec {
     pub deletion_policy: Option<DeletionPolicy>,
 }
 
-/// Volume of a managed hub.
+/// Where a managed hub keeps its devices: on a volume, or in PostgreSQL.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(validation = Rule::new("!has(self.postgres) || (!has(self.size) && !has(self.storageClassName))").message("size and storageClassName are for a volume, which a hub with postgres does not have"))]
 #[serde(rename_all = "camelCase")]
 pub struct HubStorageSpec {
     /// Size of the volume; `1Gi` when absent, which is room for some 100,000 devices.
@@ -53,6 +55,21 @@ pub struct HubStorageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
+
+    /// A PostgreSQL database instead of a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<HubPostgresSpec>,
+}
+
+/// Database of a managed hub.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HubPostgresSpec {
+    /// Secret in the same namespace with the connection URL under the key `url`
+    /// (`postgres://USER:PASSWORD@HOST:5432/DATABASE`). The hub's pod has it in
+    /// `/etc/rehome/postgres`, so that the URL may end in
+    /// `?sslmode=verify-full&sslrootcert=/etc/rehome/postgres/ca.crt`.
+    pub secret_ref: SecretRef,
 }
 
 /// What the container of a managed hub requests and may use.
@@ -151,6 +168,12 @@ impl ManagedSpec {
     pub fn certificate_secret(&self) -> Option<&str> {
         let certificate = self.certificate.as_ref()?;
         Some(&certificate.secret_ref.name)
+    }
+
+    /// Name of the Secret with the URL of the database, of a hub without a volume.
+    pub fn database_secret(&self) -> Option<&str> {
+        let postgres = self.storage.as_ref()?.postgres.as_ref()?;
+        Some(&postgres.secret_ref.name)
     }
 
     /// What becomes of the volume.

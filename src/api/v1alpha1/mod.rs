@@ -25,8 +25,8 @@ pub use hub::{
 };
 pub use id_scope::{ID_SCOPE_ANNOTATION, claim_order, claimed_id_scope};
 pub use managed::{
-    HubCertificateSpec, HubResources, HubServiceSpec, HubStorageSpec, ManagedSpec, ResourceAmounts,
-    SecretRef, ServiceType,
+    HubCertificateSpec, HubPostgresSpec, HubResources, HubServiceSpec, HubStorageSpec, ManagedSpec,
+    ResourceAmounts, SecretRef, ServiceType,
 };
 pub use registration::{
     CleanupEntry, DeviceRegistration, DeviceRegistrationSpec, DeviceRegistrationStatus,

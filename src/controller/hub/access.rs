@@ -122,14 +122,17 @@ pub(in crate::controller) fn secrets_of(hub: &IoTHub) -> Vec<String> {
 
 fn secrets_of_managed(hub: &IoTHub, managed: &ManagedSpec) -> Vec<String> {
     let names = Names::of(hub);
-    match managed.certificate_secret() {
+    let database = managed.database_secret().map(str::to_owned);
+    let mut secrets = match managed.certificate_secret() {
         Some(certificate) => vec![names.key, certificate.to_owned()],
         None => vec![
             names.key,
             names.certificate,
             super::managed::AUTHORITY.to_owned(),
         ],
-    }
+    };
+    secrets.extend(database);
+    secrets
 }
 
 /// A Secret of the hub's namespace.

@@ -112,7 +112,8 @@ pub(super) async fn settle(
             again: None,
         });
     };
-    let parts = objects::parts(hub, managed, image, &ctx.hosting);
+    let database = secrets.database.as_deref();
+    let parts = objects::parts(hub, managed, image, database, &ctx.hosting);
     let mut applied = apply::settle(hub, parts, ctx).await?;
     let now = ctx.clock.now();
     let pods = pods(hub, ctx);
@@ -120,7 +121,7 @@ pub(super) async fn settle(
     let workload = applied
         .workload_problem
         .take()
-        .or(secrets.key_problem)
+        .or(secrets.problem)
         .unwrap_or_else(|| {
             let seen = workload::judge(applied.set.as_deref(), &pods, now);
             match (&applied.waits_for, seen.holds) {

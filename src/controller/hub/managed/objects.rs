@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Hosting;
 use super::drift::stamp;
 use super::names::{IOTHUB, Names};
+use super::secrets::DATABASE_URL;
 use crate::api::v1alpha1::{HubResources, IoTHub, ManagedSpec, ResourceAmounts};
 
 const HTTPS: i32 = 10443;
@@ -56,6 +57,7 @@ pub(super) fn parts(
     hub: &IoTHub,
     managed: &ManagedSpec,
     image: &str,
+    database: Option<&str>,
     hosting: &Hosting,
 ) -> Vec<Part> {
     let names = Names::of(hub);
@@ -77,12 +79,12 @@ pub(super) fn parts(
         Part { kind, object }
     };
     vec![
-        part(Kind::NetworkPolicy, network_policy(&names)),
+        part(Kind::NetworkPolicy, network_policy(&names, managed)),
         part(Kind::PodDisruptionBudget, disruption_budget(&names)),
         part(Kind::Service, service(&names, managed)),
         part(
             Kind::StatefulSet,
-            stateful_set(hub, managed, &names, image, hosting),
+            stateful_set(hub, managed, &names, image, database, hosting),
         ),
     ]
 }
@@ -104,12 +106,18 @@ pub(super) fn metadata(hub: &IoTHub, names: &Names, name: &str) -> Value {
     })
 }
 
-/// Devices and services come from anywhere, scrapes of metrics from pods; a hub calls nobody.
-fn network_policy(names: &Names) -> Value {
+/// Devices and services come from anywhere, scrapes of metrics from pods; a hub calls nobody but its
+/// database.
+fn network_policy(names: &Names, managed: &ManagedSpec) -> Value {
+    // Where the database is only its URL says, which is a secret.
+    let egress = match managed.database_secret() {
+        Some(_) => json!([{}]),
+        None => json!([]),
+    };
     json!({
         "podSelector": { "matchLabels": names.selector() },
         "policyTypes": ["Ingress", "Egress"],
-        "egress": [],
+        "egress": egress,
         "ingress": [
             { "ports": [{ "port": "https", "protocol": "TCP" }, { "port": "mqtts", "protocol": "TCP" }] },
             { "from": [{ "namespaceSelector": {} }], "ports": [{ "port": "health", "protocol": "TCP" }] },
@@ -148,6 +156,7 @@ fn stateful_set(
     managed: &ManagedSpec,
     names: &Names,
     image: &str,
+    database: Option<&str>,
     hosting: &Hosting,
 ) -> Value {
     let storage = managed.storage.clone().unwrap_or_default();
@@ -162,10 +171,14 @@ fn stateful_set(
         "metadata": { "labels": names.labels(), "annotations": { IOTHUB: hub.name_any() } },
         "spec": pod(hub, managed, names, image, hosting),
     });
+    if let Some(digest) = database {
+        // The hub reads the URL when it starts.
+        template["metadata"]["annotations"]["rehome.dev/database"] = digest.into();
+    }
     // A pod is changed in turn with those of other hubs, so what takes a field away has to show in
     // the template, too.
     stamp(&mut template);
-    json!({
+    let mut set = json!({
         "replicas": 1,
         "serviceName": names.base,
         "selector": { "matchLabels": names.selector() },
@@ -177,12 +190,15 @@ fn stateful_set(
             "whenDeleted": managed.deletion_policy(), "whenScaled": "Retain",
         },
         "template": template,
-        "volumeClaimTemplates": [{
+    });
+    if managed.database_secret().is_none() {
+        set["volumeClaimTemplates"] = json!([{
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": { "name": "data", "labels": names.labels() },
             "spec": claim,
-        }],
-    })
+        }]);
+    }
+    set
 }
 
 fn pod(
@@ -219,6 +235,11 @@ fn pod(
             } }),
         ],
     });
+    if let Some(database) = managed.database_secret()
+        && let Some(volumes) = spec["volumes"].as_array_mut()
+    {
+        volumes.push(json!({ "name": "postgres", "secret": { "secretName": database } }));
+    }
     if !hosting.pull_secrets.is_empty() {
         let secrets = hosting
             .pull_secrets
@@ -243,6 +264,16 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
         }
         mount
     };
+    let (store, data) = match managed.database_secret() {
+        None => (
+            "--store=/var/lib/rehome/devices.redb".to_owned(),
+            mount("data", "/var/lib/rehome", false),
+        ),
+        Some(_) => (
+            format!("--store-postgres=/etc/rehome/postgres/{DATABASE_URL}"),
+            mount("postgres", "/etc/rehome/postgres", true),
+        ),
+    };
     json!({
         "name": "hub",
         "image": image,
@@ -250,7 +281,7 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
         "args": [
             "hub",
             format!("--host-name={}", hub.spec.host_name),
-            "--store=/var/lib/rehome/devices.redb",
+            store,
             "--tls-cert=/etc/rehome/tls/tls.crt",
             "--tls-key=/etc/rehome/tls/tls.key",
             "--policies=/etc/rehome/policies/policies.json",
@@ -273,7 +304,7 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
         // The last words of a hub that cannot go on stand in the condition.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            mount("data", "/var/lib/rehome", false),
+            data,
             mount("tls", "/etc/rehome/tls", true),
             mount("policies", "/etc/rehome/policies", true),
             mount("log", "/etc/rehome/log", true),
@@ -319,6 +350,7 @@ mod tests {
             &hub,
             &managed,
             "registry.example/rehome:1",
+            None,
             &Hosting::default(),
         )
     }
@@ -373,6 +405,26 @@ mod tests {
         assert_eq!(service["spec"]["loadBalancerClass"], "example.com/lb");
         let annotations = &service["metadata"]["annotations"];
         assert_eq!(annotations["external-dns/hostname"], "west.example.com");
+    }
+
+    #[test]
+    fn a_hub_in_postgresql_has_no_volume_and_starts_anew_with_another_url() {
+        let hub = hub(&json!({ "storage": { "postgres": { "secretRef": { "name": "db" } } } }));
+        let managed = hub.spec.managed.clone().unwrap();
+        let made = |digest| parts(&hub, &managed, "image", Some(digest), &Hosting::default());
+        let set = of(&made("one"), Kind::StatefulSet);
+        assert_eq!(set["spec"]["volumeClaimTemplates"], Value::Null);
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["volumes"][2]["secret"]["secretName"], "db");
+        let arguments = pod["containers"][0]["args"].to_string();
+        assert!(arguments.contains("--store-postgres=/etc/rehome/postgres/url"));
+        assert!(!arguments.contains("--store="));
+        assert_eq!(
+            of(&made("one"), Kind::NetworkPolicy)["spec"]["egress"],
+            json!([{}])
+        );
+        let other = of(&made("two"), Kind::StatefulSet);
+        assert_ne!(set["spec"]["template"], other["spec"]["template"]);
     }
 
     #[test]

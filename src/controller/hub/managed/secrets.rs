@@ -3,6 +3,7 @@
 //! Key and authority are created once and never overwritten: they change when a person deletes or
 //! replaces them, and no pass of ours can do that by accident. The certificate is renewed.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -21,9 +22,12 @@ use crate::cluster::apply::{ApplyError, CONTROLLER, Class, bounded};
 use crate::controller::context::Context;
 use crate::controller::hub::access::{read_secret, value};
 use crate::controller::status::{Error, Verdict};
+use crate::domain::hex;
 
 /// Key of the connection string in the Secret with the service key.
 pub(in crate::controller::hub) const CONNECTION_STRING: &str = "connectionString";
+/// Key of the connection URL in the Secret of a database.
+pub(super) const DATABASE_URL: &str = "url";
 /// Key of what the hub reads in the same Secret.
 const POLICIES: &str = "policies.json";
 /// The shared access policy that the controller acts by.
@@ -35,7 +39,10 @@ const AT_THE_LATEST: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Secrets {
     pub(super) certificate: Verdict,
-    pub(super) key_problem: Option<Verdict>,
+    /// What is wrong with the service key, or with the URL of the database.
+    pub(super) problem: Option<Verdict>,
+    /// Changes with the URL of the database.
+    pub(super) database: Option<String>,
     /// When this has to be found out again.
     pub(super) until: Timestamp,
 }
@@ -45,7 +52,8 @@ impl Secrets {
     pub(super) fn for_tests(until: Timestamp) -> Self {
         Self {
             certificate: Verdict::yes(Reason::Settled, ""),
-            key_problem: None,
+            problem: None,
+            database: None,
             until,
         }
     }
@@ -63,7 +71,14 @@ pub(super) async fn settle(
     if let Some(known) = known {
         return Ok(known);
     }
-    let key_problem = key(hub, ctx).await?;
+    let mut problem = key(hub, ctx).await?;
+    let mut database = None;
+    if let Some(name) = managed.database_secret() {
+        match database_url(hub, name, ctx).await? {
+            Ok(digest) => database = Some(digest),
+            Err(verdict) => problem = problem.or(Some(verdict)),
+        }
+    }
     let (certificate, until) = match managed.certificate_secret() {
         Some(name) => bought(hub, name, ctx).await?,
         None => made(hub, ctx).await?,
@@ -71,7 +86,8 @@ pub(super) async fn settle(
     let latest = now.checked_add(AT_THE_LATEST).unwrap_or(Timestamp::MAX);
     let found = Secrets {
         certificate,
-        key_problem,
+        problem,
+        database,
         until: until.unwrap_or(latest).min(latest),
     };
     ctx.memory.read(&uid, generation, touches, found.clone());
@@ -111,6 +127,26 @@ async fn key(hub: &IoTHub, ctx: &Context) -> Result<Option<Verdict>, Error> {
         }
     }
     Ok(None)
+}
+
+/// A digest of the URL of the database, with which the pod has to start anew.
+async fn database_url(
+    hub: &IoTHub,
+    name: &str,
+    ctx: &Context,
+) -> Result<Result<String, Verdict>, Error> {
+    let Some(secret) = read_secret(hub, ctx, name).await? else {
+        let message = format!("Secret {name} with the URL of the hub's database does not exist");
+        return Ok(Err(Verdict::no(Reason::SecretMissing, message)));
+    };
+    let Some(url) = value(&secret, DATABASE_URL) else {
+        let message = format!(
+            "Secret {name} has no key {DATABASE_URL}; put the connection URL of PostgreSQL there \
+             (postgres://USER:PASSWORD@HOST:5432/DATABASE)"
+        );
+        return Ok(Err(Verdict::no(Reason::SecretInvalid, message)));
+    };
+    Ok(Ok(hex(&digest(&SHA256, &url).as_ref()[..8])))
 }
 
 /// A certificate that somebody else keeps.
