@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Hub;
+use super::store::Standing;
 use crate::clock::Clock;
 use crate::wire::incidents::Incidents;
 
@@ -69,6 +70,11 @@ pub(super) fn text(hub: &Hub) -> String {
         "incidents",
         "Clients that were turned away, by what they did",
         hub.metrics.incidents.counters(),
+    );
+    registry.register(
+        "store_takes_writes",
+        "Whether the store takes writes (1), or its database is away (0)",
+        ConstGauge::new(i64::from(hub.store.standing() == Standing::Well)),
     );
     let mut text = String::new();
     // Writing to a String does not fail.

@@ -74,7 +74,7 @@ pub async fn migrate(options: MigrateOptions) -> Result<(), MigrateError> {
     }
     let url = read_url(&store_postgres).await?;
     let from = DurableStore::open(&store).map_err(Unopened::Store)?;
-    let to = open_postgres(&url, &host_name, Migration::Begin).await?;
+    let to = open_postgres(&url, &host_name, Migration::Begin, |_| ()).await?;
     if to.is_migrated() {
         if next(&from).await? > next(&to).await? {
             return Err(MigrateError::Served(host_name));

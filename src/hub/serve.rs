@@ -21,9 +21,10 @@ use tower::ServiceExt;
 use super::certificates::Authorities;
 use super::device::ClientCertificates;
 use super::files::{FileError, REFRESH, WatchedFile};
+use super::health::{self, Health};
 use super::policy::Policies;
 use super::source::{Source, Unopened};
-use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, health, rest};
+use super::{DEFAULT_MAX_DEVICES, Hub, Settings, device, rest};
 use crate::clock::Clock;
 use crate::wire::tls::{
     AcceptLimits, Accepted, Acceptor, CertificateError, Certificates, Surroundings, listen,
@@ -139,13 +140,17 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
         Some(address) => Some(bind(address, "health and metrics")?),
         None => None,
     };
+    let (stopping, health) = (watch::Sender::new(false), Arc::new(Health::default()));
+    if let Some(listener) = health_listener {
+        serve_health(listener, Arc::clone(&health), stopping.subscribe());
+    }
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
 
     // Before it says that it listens: a store that another process holds must stop the start, or
     // hold it up.
     let store = tokio::select! {
-        opened = source.open(&settings.host_name) => opened?,
+        opened = source.open(&settings.host_name, |why| health.waits_for(why)) => opened?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
@@ -157,12 +162,10 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
         mqtt = %options.mqtt_address,
         "the hub serves"
     );
-    let mut services = Services::new(hub.clone());
+    let mut services = Services::new(hub.clone(), stopping);
     services.serve_rest(https_listener, https);
     services.serve_devices(mqtt_listener, mqtt, options.max_connections);
-    if let Some(listener) = health_listener {
-        services.serve_health(listener);
-    }
+    health.serves(hub.clone());
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -170,6 +173,7 @@ pub async fn run(options: Options, clock: Arc<dyn Clock>) -> Result<(), RunError
         () = certificates.keep_fresh(REFRESH) => Ok(()),
         () = policies.keep_fresh(|policies| hub.set_policies(policies)) => Ok(()),
         () = keep_authorities_fresh(authorities, &hub) => Ok(()),
+        () = part_at_losses(&hub) => Ok(()),
     };
     tracing::info!("the hub stops");
     services.stop().await;
@@ -181,6 +185,17 @@ async fn keep_authorities_fresh(file: Option<WatchedFile<Authorities>>, hub: &Hu
         Some(file) => file.keep_fresh(|next| hub.set_authorities(next)).await,
         None => std::future::pending().await,
     }
+}
+
+/// Ends the connections of devices whenever the store was away: they count on having been told of
+/// every write, and of those on their way then nobody knows.
+async fn part_at_losses(hub: &Hub) {
+    let mut losses = hub.store.losses();
+    while losses.changed().await.is_ok() {
+        hub.sessions.close_all();
+    }
+    // A store that never goes away.
+    std::future::pending::<()>().await;
 }
 
 fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, RunError> {
@@ -206,11 +221,11 @@ struct Services {
 }
 
 impl Services {
-    fn new(hub: Arc<Hub>) -> Self {
+    fn new(hub: Arc<Hub>, stopping: watch::Sender<bool>) -> Self {
         let (alive, ended) = mpsc::channel(1);
         Self {
             hub,
-            stopping: watch::Sender::new(false),
+            stopping,
             alive,
             ended,
         }
@@ -233,18 +248,6 @@ impl Services {
         self.accept(listener, tls, limits, move |accepted, _| {
             let certificates = ClientCertificates::from(accepted.peer.certificates);
             device::serve(hub.clone(), accepted.stream, certificates)
-        });
-    }
-
-    /// Not among what a stop waits for: it ends with the process.
-    fn serve_health(&self, listener: TcpListener) {
-        let router = health::router(self.hub.clone());
-        let stop = stopped(self.stopping.subscribe());
-        tokio::spawn(async move {
-            let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the health endpoints ended");
-            }
         });
     }
 
@@ -285,6 +288,16 @@ impl Services {
             tracing::warn!("some connections did not end in time");
         }
     }
+}
+
+/// Not among what a stop waits for: it ends with the process.
+fn serve_health(listener: TcpListener, health: Arc<Health>, stopping: watch::Receiver<bool>) {
+    tokio::spawn(async move {
+        let serving = axum::serve(listener, health::router(health));
+        if let Err(error) = serving.with_graceful_shutdown(stopped(stopping)).await {
+            tracing::error!(%error, "the health endpoints ended");
+        }
+    });
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

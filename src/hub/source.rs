@@ -30,13 +30,19 @@ pub enum Unopened {
 
 impl Source {
     /// Opens the store. Waits for a database that does not answer, and for another process of this
-    /// hub to end.
-    pub(super) async fn open(&self, host: &str) -> Result<Arc<dyn Store>, Unopened> {
+    /// hub to end, and tells what it waits for.
+    pub(super) async fn open(
+        &self,
+        host: &str,
+        tell: impl Fn(&str),
+    ) -> Result<Arc<dyn Store>, Unopened> {
         match self {
             Self::File(path) => Ok(Arc::new(DurableStore::open(path)?)),
             Self::Postgres(file) => {
                 let url = read_url(file).await?;
-                Ok(Arc::new(open_postgres(&url, host, Migration::None).await?))
+                Ok(Arc::new(
+                    open_postgres(&url, host, Migration::None, tell).await?,
+                ))
             }
         }
     }
@@ -48,11 +54,12 @@ pub(super) async fn read_url(file: &PathBuf) -> Result<String, Unopened> {
     read.map_err(|why| Unopened::Url(file.clone(), why))
 }
 
-/// Opens the store in PostgreSQL, however long that takes; what it waits for is told once.
+/// Opens the store in PostgreSQL, however long that takes; what it waits for is told, and logged once.
 pub(super) async fn open_postgres(
     url: &str,
     host: &str,
     migration: Migration,
+    tell: impl Fn(&str),
 ) -> Result<PostgresStore, Unopened> {
     let mut told = String::new();
     loop {
@@ -64,6 +71,7 @@ pub(super) async fn open_postgres(
             Err(why) => why.to_string(),
         };
         if why != told {
+            tell(&why);
             tracing::warn!("{why}; it is tried again until that has changed");
             told = why;
         }

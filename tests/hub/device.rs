@@ -24,6 +24,11 @@ pub(crate) const REFUSED: Option<Packet> = Some(Packet::Connack {
     code: 5,
 });
 
+pub(crate) const UNAVAILABLE: Option<Packet> = Some(Packet::Connack {
+    session_present: false,
+    code: 3,
+});
+
 pub(crate) fn identity(status: &str, secondary: &str) -> Value {
     let keys = json!({ "primaryKey": KEY, "secondaryKey": secondary });
     json!({ "status": status, "authentication": { "type": "sas", "symmetricKey": keys } })

@@ -26,6 +26,7 @@ pub(crate) struct HubProcess {
     pub(crate) device_authority: Authority,
     pub(crate) https: SocketAddr,
     pub(crate) mqtt: SocketAddr,
+    pub(crate) health: SocketAddr,
     /// File with the URL of the database that holds its devices, instead of a file.
     database: Option<PathBuf>,
     process: Option<Process>,
@@ -112,6 +113,7 @@ impl HubProcess {
             device_authority,
             https: address(),
             mqtt: address(),
+            health: address(),
             database: None,
             process: None,
         }
@@ -145,11 +147,9 @@ impl HubProcess {
         };
         let (cert, key) = (path("tls.crt"), path("tls.key"));
         let (devices, log_from) = (path("devices.crt"), path("log-filter"));
-        let (policies, https, mqtt) = (
-            path("policies.json"),
-            self.https.to_string(),
-            self.mqtt.to_string(),
-        );
+        let policies = path("policies.json");
+        let [https, mqtt, health] =
+            [self.https, self.mqtt, self.health].map(|address| address.to_string());
         let arguments = [
             "hub",
             "--host-name",
@@ -170,6 +170,8 @@ impl HubProcess {
             &mqtt,
             "--log-from",
             &log_from,
+            "--health-address",
+            &health,
         ];
         let binary = env!("CARGO_BIN_EXE_rehome");
         let environment: [(&str, &str); 0] = [];
@@ -187,6 +189,15 @@ impl HubProcess {
     pub(crate) async fn terminate(&mut self) -> bool {
         let mut process = self.process.take().unwrap();
         process.terminate(START_WITHIN).await.unwrap().success()
+    }
+
+    /// What it answers to those who ask how it is: status and text.
+    pub(crate) async fn asked(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.health);
+        // As for services: the product installs none.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Waits until a line of its log contains `text`, and gives that line.

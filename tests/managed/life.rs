@@ -167,7 +167,7 @@ async fn the_volume_stays_unless_the_policy_lets_it_go() {
 
 #[tokio::test]
 async fn a_hub_in_postgresql_serves_without_a_volume() {
-    let server = Postgres::start().await.unwrap();
+    let mut server = Postgres::start().await.unwrap();
     let world = World::new().await;
     let storage = json!({ "postgres": { "secretRef": { "name": "database" } } });
     world.hub("west", json!({ "storage": storage })).await;
@@ -201,6 +201,24 @@ async fn a_hub_in_postgresql_serves_without_a_volume() {
     world.register("press-7", "west").await;
     let claim = world.find::<PersistentVolumeClaim>("data-iothub-west-0");
     assert!(claim.await.is_none());
+
+    // Where its database is away, the hub's conditions say so and where to read more.
+    server.kill().await.unwrap();
+    let running = json!({ "state": { "running": {} } });
+    world.pod_is("west", false, running).await;
+    let ready_is = async |status, reason| world.hub_is("west", "Ready", status, reason).await;
+    let message = ready_is("False", "WorkloadStarting").await;
+    assert!(
+        message.contains("as while its PostgreSQL is away"),
+        "{message}"
+    );
+    assert!(
+        message.contains("`kubectl logs iothub-west-0`"),
+        "{message}"
+    );
+    server.restart().await.unwrap();
+    world.pod_runs("west").await;
+    ready_is("True", "Settled").await;
 
     // The hub reads its URL when it starts.
     let other = format!("{}&application_name=other", server.url());

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 pub use durable::DurableStore;
 pub use memory::MemoryStore;
@@ -83,6 +84,26 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Refused before anything was done, because the store is away.
+    fn away(standing: &Standing) -> Self {
+        let why = match standing {
+            Standing::Away(why) => why.as_str(),
+            Standing::Well => "it was away for a moment",
+        };
+        Self::new("be reached", why)
+    }
+}
+
+/// What a store can do at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All that it is for.
+    Well,
+    /// Nothing, for that reason, until it is there again.
+    Away(String),
+}
+
 /// Devices with their ids, in order.
 pub type Page = Vec<(Arc<str>, Stored)>;
 
@@ -106,7 +127,18 @@ pub trait Store: Send + Sync + 'static {
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
 
-    /// Resolves once a write has failed: nothing is read or written any more then.
+    /// What can be asked of it now.
+    fn standing(&self) -> Standing {
+        Standing::Well
+    }
+
+    /// Counts how often it went away. Writes on their way then may or may not have happened, so
+    /// whoever counts on having heard of every write has to ask anew.
+    fn losses(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
+    /// Resolves once it has failed for good: nothing is read or written any more then.
     fn broken(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -84,6 +84,24 @@ impl Postgres {
         PASSWORD
     }
 
+    /// Has every process of it stand still, as one on a machine that is overwhelmed, until
+    /// [`Self::resume`].
+    pub async fn pause(&mut self) -> Result<()> {
+        for child in self.stop_first().await? {
+            kill_process(child, Signal::STOP)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Self::pause`] began.
+    pub fn resume(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("PostgreSQL does not run")?;
+        for child in children(process.pid())? {
+            kill_process(child, Signal::CONT)?;
+        }
+        process.signal(Signal::CONT)
+    }
+
     /// Ends every process of it at once, as a power failure does, and waits until they are gone: a
     /// server that is started while some are left refuses the data.
     pub async fn kill(&mut self) -> Result<()> {

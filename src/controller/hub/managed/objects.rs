@@ -15,6 +15,8 @@ const HEALTH: i32 = 8081;
 /// User and group of the hub's process, to whom its volume belongs.
 const USER: i64 = 65532;
 const SIZE: &str = "1Gi";
+/// The volume with the connection URL, of a hub that has a database.
+pub(super) const DATABASE_VOLUME: &str = "postgres";
 
 /// A kind of object that a hub consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -238,7 +240,7 @@ fn pod(
     if let Some(database) = managed.database_secret()
         && let Some(volumes) = spec["volumes"].as_array_mut()
     {
-        volumes.push(json!({ "name": "postgres", "secret": { "secretName": database } }));
+        volumes.push(json!({ "name": DATABASE_VOLUME, "secret": { "secretName": database } }));
     }
     if !hosting.pull_secrets.is_empty() {
         let secrets = hosting
@@ -271,7 +273,7 @@ fn container(hub: &IoTHub, managed: &ManagedSpec, image: &str, hosting: &Hosting
         ),
         Some(_) => (
             format!("--store-postgres=/etc/rehome/postgres/{DATABASE_URL}"),
-            mount("postgres", "/etc/rehome/postgres", true),
+            mount(DATABASE_VOLUME, "/etc/rehome/postgres", true),
         ),
     };
     json!({

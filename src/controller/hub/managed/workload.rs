@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 
+use super::objects::DATABASE_VOLUME;
 use super::turns::Stage;
 use crate::api::v1alpha1::Reason;
 use crate::controller::status::Verdict;
@@ -30,7 +31,9 @@ pub(super) fn judge(set: Option<&StatefulSet>, pods: &[&Pod], now: Timestamp) ->
         return verdict;
     }
     let name = set.metadata.name.as_deref().unwrap_or_default();
-    let message = if pods.is_empty() {
+    let message = if let Some(message) = pods.iter().find_map(|pod| waits(pod)) {
+        message
+    } else if pods.is_empty() {
         format!("StatefulSet {name} has no pod yet; `kubectl describe statefulset {name}` says why")
     } else {
         format!("the pod of StatefulSet {name} is not ready yet")
@@ -181,6 +184,30 @@ fn container(status: &ContainerStatus) -> Option<Verdict> {
     }
 }
 
+/// Of a pod that runs and is not ready: the hub says in its log what it waits for.
+fn waits(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let mut states = statuses.iter().filter(|status| !status.ready);
+    states.find(|status| {
+        let state = status.state.as_ref();
+        state.is_some_and(|state| state.running.is_some())
+    })?;
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    let has_database = volumes.is_some_and(|volumes| {
+        let mut names = volumes.iter().map(|volume| &volume.name);
+        names.any(|name| name == DATABASE_VOLUME)
+    });
+    let hint = if has_database {
+        ", as while its PostgreSQL is away"
+    } else {
+        ""
+    };
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    Some(format!(
+        "pod {name} runs and is not ready{hint}; `kubectl logs {name}` says what it waits for"
+    ))
+}
+
 /// Of a pod whose hub ended for want of space a moment ago, though it may run again by now.
 fn volume_full(pod: &Pod, now: Timestamp) -> Option<Verdict> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
@@ -297,6 +324,27 @@ mod tests {
         }
         assert_eq!(judge(Some(&set(&ready())), &[], now()).holds, Some(true));
         assert_eq!(judge(None, &[], now()).reason, Reason::WorkloadStarting);
+    }
+
+    #[test]
+    fn a_pod_that_runs_and_waits_is_told_with_where_it_says_for_what() {
+        let starting = json!({ "replicas": 1, "observedGeneration": 2 });
+        let waiting = json!({ "containerStatuses": [{ "name": "hub", "image": "i:1", "imageID": "",
+            "ready": false, "restartCount": 0, "state": { "running": {} } }] });
+        let mut pod = pod(&waiting);
+        let judge = |pod: &Pod| judge(Some(&set(&starting)), &[pod], now());
+        let seen = judge(&pod);
+        assert_eq!(seen.reason, Reason::WorkloadStarting);
+        assert!(seen.message.contains("`kubectl logs iothub-west-0`"));
+        assert!(!seen.message.contains("PostgreSQL"), "{}", seen.message);
+        let volumes = json!({ "containers": [], "volumes": [{ "name": "postgres" }] });
+        pod.spec = Some(serde_json::from_value(volumes).unwrap());
+        let seen = judge(&pod);
+        assert!(
+            seen.message.contains("PostgreSQL is away"),
+            "{}",
+            seen.message
+        );
     }
 
     #[test]

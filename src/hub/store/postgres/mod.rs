@@ -6,11 +6,14 @@
 //! hub waits for the lock. So sessions, methods and caches are in one process only, and `If-Match`
 //! holds also between two that overlap, since every write is a compare-and-set in SQL.
 //!
-//! Whatever goes wrong with the connection may have left a write whose fate is unknown. As with a
-//! failed disk, nothing is read or written after that: whoever runs the store watches
-//! [`Store::broken`] and starts afresh.
+//! Whatever goes wrong with the connection may have left a write whose fate is unknown. Nothing is
+//! read or written after that until the lock is ours again, with a new epoch; [`Store::losses`] counts
+//! it.
 
+mod keeper;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod url;
 mod writer;
 
@@ -20,20 +23,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use sqlx::Row as _;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use super::{Counts, Page, Store, StoreError, Stored, Verdict, Write};
-use writer::{Done, Request, Writer};
+use super::{Counts, Page, Standing, Store, StoreError, Stored, Verdict, Write};
+use keeper::{Held, Keeper};
+use writer::{Done, Request};
 
 /// Connections for reads; the writer and the lock have one each besides.
 const READERS: u32 = 8;
 /// Longest that one statement may take, and a connection to come up.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Between looks at whether the lock is still ours.
-const BEAT: Duration = Duration::from_secs(2);
 /// Requests (each of up to 100 writes) that may wait for the writer.
 const QUEUE: usize = 256;
 
@@ -42,8 +45,9 @@ pub struct PostgresStore {
     readers: PgPool,
     host: Arc<str>,
     queue: mpsc::Sender<Request>,
-    work: [JoinHandle<()>; 2],
-    is_broken: watch::Receiver<bool>,
+    keeper: JoinHandle<()>,
+    standing: watch::Receiver<Standing>,
+    losses: watch::Receiver<u64>,
     migration: Option<String>,
 }
 
@@ -89,48 +93,31 @@ impl PostgresStore {
     /// Opens the devices of the hub of that host name, making the tables where there are none.
     pub async fn open(url: &str, host: &str, migration: Migration) -> Result<Self, OpenError> {
         let options = url::parse(url)?;
-        let failed = |why: sqlx::Error| StoreError::new("connect to PostgreSQL", why);
-        let mut lock = within(PgConnection::connect_with(&options))
-            .await
-            .map_err(failed)?;
-        let unprepared = |why: sqlx::Error| StoreError::new("prepare its tables", why);
-        within(schema::prepare(&mut lock))
-            .await
-            .map_err(unprepared)?;
-        let Some((epoch, state)) = within(schema::take(&mut lock, host))
-            .await
-            .map_err(unprepared)?
-        else {
-            return Err(OpenError::Held(host.to_owned()));
-        };
-        if migration == Migration::None && state.as_deref() == Some(UNDER_WAY) {
-            return Err(OpenError::Unfinished(host.to_owned()));
-        }
-        let mut writing = within(PgConnection::connect_with(&options))
-            .await
-            .map_err(failed)?;
-        within(schema::make_durable(&mut writing))
-            .await
-            .map_err(failed)?;
+        let host: Arc<str> = host.into();
+        let held = Held::take(&options, &host, migration).await?;
         let readers = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(WITHIN)
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
         let (queue, requests) = mpsc::channel(QUEUE);
-        let (broken, is_broken) = watch::channel(false);
-        let host: Arc<str> = host.into();
-        let writer = Writer::new(writing, Arc::clone(&host), epoch);
-        let work = [
-            tokio::spawn(writer.run(requests, broken.clone())),
-            tokio::spawn(hold(lock, broken)),
-        ];
+        let (tell_standing, standing) = watch::channel(Standing::Well);
+        let (tell_losses, losses) = watch::channel(0);
+        let migration = held.migration.clone();
+        let keeper = Keeper {
+            options,
+            host: Arc::clone(&host),
+            requests,
+            standing: tell_standing,
+            losses: tell_losses,
+        };
         Ok(Self {
             readers,
             host,
             queue,
-            work,
-            is_broken,
-            migration: state,
+            keeper: tokio::spawn(keeper.run(held)),
+            standing,
+            losses,
+            migration,
         })
     }
 
@@ -168,42 +155,38 @@ impl PostgresStore {
     }
 
     async fn ask(&self, writes: Vec<Write>, reserve: u64) -> Result<Done, StoreError> {
-        self.refuse_if_broken()?;
-        let gone = || StoreError::new("write", "its writer has ended");
+        self.refuse_if_away()?;
+        let lost = || StoreError::new("write", "PostgreSQL was lost meanwhile; it may be written");
         let (answer, answered) = oneshot::channel();
         let request = Request {
             writes,
             reserve,
+            since: Instant::now(),
             answer,
         };
-        self.queue.send(request).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.queue.send(request).await.map_err(|_| lost())?;
+        answered.await.map_err(|_| lost())?
     }
 
     /// What is read from a database that another process may be writing is not acknowledged here.
-    fn refuse_if_broken(&self) -> Result<(), StoreError> {
-        if *self.is_broken.borrow() {
-            return Err(StoreError::new(
-                "go on",
-                "its connection to PostgreSQL was lost",
-            ));
+    fn refuse_if_away(&self) -> Result<(), StoreError> {
+        match &*self.standing.borrow() {
+            Standing::Well => Ok(()),
+            away @ Standing::Away(_) => Err(StoreError::away(away)),
         }
-        Ok(())
     }
 }
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        for work in &self.work {
-            work.abort();
-        }
+        self.keeper.abort();
     }
 }
 
 impl Store for PostgresStore {
     fn get<'a>(&'a self, device_id: &'a str) -> BoxFuture<'a, Result<Option<Stored>, StoreError>> {
         async move {
-            self.refuse_if_broken()?;
+            self.refuse_if_away()?;
             let query = sqlx::query(
                 "SELECT revision, enabled, body FROM rehome_devices WHERE host = $1 AND id = $2",
             );
@@ -221,7 +204,7 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         async move {
-            self.refuse_if_broken()?;
+            self.refuse_if_away()?;
             let query = sqlx::query(
                 "SELECT id, revision, enabled, body FROM rehome_devices \
                  WHERE host = $1 AND id > $2 ORDER BY id LIMIT $3",
@@ -253,7 +236,7 @@ impl Store for PostgresStore {
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         async {
-            self.refuse_if_broken()?;
+            self.refuse_if_away()?;
             let query = sqlx::query("SELECT total, enabled FROM rehome_hubs WHERE host = $1");
             let row = within(query.bind(&*self.host).fetch_one(&self.readers)).await;
             let counts = row.and_then(|row| {
@@ -267,24 +250,18 @@ impl Store for PostgresStore {
         .boxed()
     }
 
-    fn broken(&self) -> BoxFuture<'_, ()> {
-        let mut is_broken = self.is_broken.clone();
-        async move {
-            let _ = is_broken.wait_for(|broken| *broken).await;
-        }
-        .boxed()
+    fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
     }
-}
 
-/// Holds the lock as long as its connection lives.
-async fn hold(mut lock: PgConnection, broken: watch::Sender<bool>) {
-    loop {
-        tokio::time::sleep(BEAT).await;
-        if let Err(why) = within(lock.ping()).await {
-            tracing::error!(%why, "the connection to PostgreSQL is lost, and with it the lock");
-            broken.send_replace(true);
-            return;
-        }
+    fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.clone()
+    }
+
+    /// Not when the database is lost, for it is regained; but nobody writes once its keeper has ended.
+    fn broken(&self) -> BoxFuture<'_, ()> {
+        let mut standing = self.standing.clone();
+        async move { while standing.changed().await.is_ok() {} }.boxed()
     }
 }
 

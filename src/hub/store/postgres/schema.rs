@@ -39,8 +39,7 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::E
 }
 
 /// Takes the hub for as long as the connection lives; the new epoch and how far a migration is, or
-/// `None` where another
-/// connection has it.
+/// `None` where another connection has it.
 pub(super) async fn take(
     connection: &mut PgConnection,
     host: &str,

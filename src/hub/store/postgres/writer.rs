@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{number, within};
 use crate::hub::store::{Counts, StoreError, Stored, Verdict, Write, judge};
@@ -13,12 +15,27 @@ use crate::hub::store::{Counts, StoreError, Stored, Verdict, Write, judge};
 /// Most writes in one transaction.
 const GROUP: usize = 1000;
 
+/// Longest wait for a turn: clients reckon with a bound on how long after their own time limit a write
+/// can still happen, and to write takes its time, too.
+const TURN: Duration = Duration::from_secs(5);
+
 /// What one caller waits for.
 pub(super) struct Request {
     pub(super) writes: Vec<Write>,
     /// How many numbers to set aside.
     pub(super) reserve: u64,
+    pub(super) since: Instant,
     pub(super) answer: oneshot::Sender<Result<Done, StoreError>>,
+}
+
+impl Request {
+    fn is_late(&self) -> bool {
+        self.since.elapsed() > TURN
+    }
+
+    pub(super) fn refuse(self, why: &StoreError) {
+        let _ = self.answer.send(Err(why.clone()));
+    }
 }
 
 pub(super) struct Done {
@@ -58,37 +75,43 @@ impl Writer {
         }
     }
 
-    /// Writes until a write fails or nobody asks any more.
-    pub(super) async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<Request>,
-        broken: watch::Sender<bool>,
-    ) {
-        while let Some(first) = requests.recv().await {
-            let mut size = first.writes.len();
-            let mut group = vec![first];
-            while size < GROUP
-                && let Ok(next) = requests.try_recv()
-            {
-                size += next.writes.len();
-                group.push(next);
+    /// Writes until the fate of a write is unknown; why that is.
+    pub(super) async fn run(&mut self, requests: &mut mpsc::Receiver<Request>) -> sqlx::Error {
+        loop {
+            // The store outlives this: who drops it ends this, too.
+            let Some(group) = gather(requests).await else {
+                return std::future::pending().await;
+            };
+            if let Err(why) = self.serve(group).await {
+                return why;
             }
-            match within(self.write(&group)).await {
-                Ok(done) => {
-                    for (request, done) in group.into_iter().zip(done) {
-                        // A writer that no longer waits has lost its answer, not its write.
-                        let _ = request.answer.send(Ok(done));
-                    }
+        }
+    }
+
+    /// Writes a group and answers it.
+    async fn serve(&mut self, group: Vec<Request>) -> Result<(), sqlx::Error> {
+        let (late, group): (Vec<_>, Vec<_>) = group.into_iter().partition(Request::is_late);
+        for request in late {
+            let why = "it waited too long for its turn; nothing was written";
+            request.refuse(&StoreError::new("write", why));
+        }
+        if group.is_empty() {
+            return Ok(());
+        }
+        match within(self.write(&group)).await {
+            Ok(done) => {
+                for (request, done) in group.into_iter().zip(done) {
+                    // A writer that no longer waits has lost its answer, not its write.
+                    let _ = request.answer.send(Ok(done));
                 }
-                Err(why) => {
-                    tracing::error!(%why, writes = size, "PostgreSQL did not take a write");
-                    broken.send_replace(true);
-                    let failed = StoreError::new("write", why);
-                    for request in group {
-                        let _ = request.answer.send(Err(failed.clone()));
-                    }
-                    return;
+                Ok(())
+            }
+            Err(why) => {
+                let failed = StoreError::new("write", why.to_string());
+                for request in group {
+                    request.refuse(&failed);
                 }
+                Err(why)
             }
         }
     }
@@ -138,6 +161,20 @@ impl Writer {
         transaction.commit().await?;
         Ok(done)
     }
+}
+
+/// The next request and those that wait behind it; `None` once there will be no more.
+async fn gather(requests: &mut mpsc::Receiver<Request>) -> Option<Vec<Request>> {
+    let first = requests.recv().await?;
+    let mut size = first.writes.len();
+    let mut group = vec![first];
+    while size < GROUP
+        && let Ok(next) = requests.try_recv()
+    {
+        size += next.writes.len();
+        group.push(next);
+    }
+    Some(group)
 }
 
 impl Touched {
