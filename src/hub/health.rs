@@ -37,13 +37,14 @@ impl Health {
         let _ = self.hub.set(hub);
     }
 
-    /// What keeps the hub from answering anybody.
+    /// What keeps the hub from answering anybody. One whose store is full is ready: it answers reads,
+    /// and says why it takes no writes.
     fn obstacle(&self) -> Option<String> {
         let Some(hub) = self.hub.get() else {
             return Some(format!("the hub starts. {}", self.waits_for.load()));
         };
         match hub.store.standing() {
-            Standing::Well => None,
+            Standing::Well | Standing::Full => None,
             Standing::Away(why) => Some(why),
         }
     }

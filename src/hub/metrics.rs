@@ -73,7 +73,7 @@ pub(super) fn text(hub: &Hub) -> String {
     );
     registry.register(
         "store_takes_writes",
-        "Whether the store takes writes (1), or its database is away (0)",
+        "Whether the store takes writes (1), or its volume is full or its database away (0)",
         ConstGauge::new(i64::from(hub.store.standing() == Standing::Well)),
     );
     let mut text = String::new();

@@ -15,7 +15,7 @@
 //!   `$version` and `$metadata` of both sections; its reply lists
 //!   `"devices": [{deviceId, generationId, etag}]` for what it created.
 //!
-//! Also: `GET /statistics/devices` tells `maxDeviceCount`, `GET /statistics/service` tells
+//! Also: `GET /statistics/devices` tells `maxDeviceCount` and `isStoreFull`, `GET /statistics/service` tells
 //! `telemetryMessageCount`, and `GET /statistics/devices/{id}` what a device has sent.
 
 mod bulk;

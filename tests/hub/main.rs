@@ -13,3 +13,4 @@ mod modules;
 mod mqtt;
 mod postgres;
 mod process;
+mod room;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rehome::domain::sas::SasToken;
-use rehome_testing::{Authority, Postgres, Process, free_port, scratch};
+use rehome_testing::{Authority, Postgres, Process, SmallDisk, free_port, scratch};
 use reqwest::{Certificate, Client, Method, Response};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -27,6 +27,8 @@ pub(crate) struct HubProcess {
     pub(crate) https: SocketAddr,
     pub(crate) mqtt: SocketAddr,
     pub(crate) health: SocketAddr,
+    /// Where its file is, if not in the folder.
+    disk: Option<SmallDisk>,
     /// File with the URL of the database that holds its devices, instead of a file.
     database: Option<PathBuf>,
     process: Option<Process>,
@@ -68,6 +70,19 @@ impl HubProcess {
         hub.move_to(server);
         hub.restart().await;
         hub
+    }
+
+    /// A hub whose file is on that disk.
+    pub(crate) async fn start_on(disk: SmallDisk) -> Self {
+        let mut hub = Self::prepared();
+        hub.disk = Some(disk);
+        hub.restart().await;
+        hub
+    }
+
+    /// The disk that its file is on.
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().unwrap()
     }
 
     /// From its next start on, its devices are in that database; gives the file with the URL.
@@ -114,6 +129,7 @@ impl HubProcess {
             https: address(),
             mqtt: address(),
             health: address(),
+            disk: None,
             database: None,
             process: None,
         }
@@ -141,9 +157,11 @@ impl HubProcess {
     /// Starts the hub and does not wait for it.
     pub(crate) fn begin(&mut self) {
         let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
-        let (where_devices_are, store) = match &self.database {
-            None => ("--store", path("devices.redb")),
-            Some(file) => ("--store-postgres", file.display().to_string()),
+        let file = |disk: &SmallDisk| disk.path().join("devices.redb").display().to_string();
+        let (where_devices_are, store) = match (&self.database, &self.disk) {
+            (None, None) => ("--store", path("devices.redb")),
+            (None, Some(disk)) => ("--store", file(disk)),
+            (Some(file), _) => ("--store-postgres", file.display().to_string()),
         };
         let (cert, key) = (path("tls.crt"), path("tls.key"));
         let (devices, log_from) = (path("devices.crt"), path("log-filter"));
@@ -173,11 +191,14 @@ impl HubProcess {
             "--health-address",
             &health,
         ];
-        let binary = env!("CARGO_BIN_EXE_rehome");
+        let binary = Path::new(env!("CARGO_BIN_EXE_rehome"));
         let environment: [(&str, &str); 0] = [];
         let log = self.folder.join("hub.log");
-        let process = Process::spawn("hub", binary, arguments, environment, log).unwrap();
-        self.process = Some(process);
+        let process = match &self.disk {
+            Some(disk) => disk.spawn("hub", binary, arguments, &log),
+            None => Process::spawn("hub", binary, arguments, environment, &log),
+        };
+        self.process = Some(process.unwrap());
     }
 
     /// SIGKILL.

@@ -11,6 +11,7 @@ use super::admission::Caller;
 use super::request::Device;
 use crate::hub::Hub;
 use crate::hub::error::Refusal;
+use crate::hub::store::Standing;
 
 pub(super) async fn devices(
     State(hub): State<Arc<Hub>>,
@@ -23,6 +24,7 @@ pub(super) async fn devices(
         "enabledDeviceCount": counts.enabled,
         "disabledDeviceCount": counts.total - counts.enabled,
         "maxDeviceCount": hub.max_devices,
+        "isStoreFull": hub.store.standing() == Standing::Full,
     })))
 }
 

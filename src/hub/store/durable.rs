@@ -5,8 +5,9 @@
 //! each writer only after that transaction is durable. While it syncs, the next group gathers.
 //! The queue is bounded: writers wait for room instead of filling the memory.
 //!
-//! After a failed write nothing can be read or written any more until the file is opened again, so
-//! whoever runs the store watches [`Store::broken`] and starts afresh.
+//! A volume that is full is no failure: [`super::reserve`] keeps room back, and writes are refused
+//! before they begin. After a failed write nothing can be read or written any more until the file is
+//! opened again, so whoever runs the store watches [`Store::broken`] and starts afresh.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -22,10 +23,14 @@ use redb::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Counts, Page, Store, StoreError, Stored, Verdict, Write, judge};
+use super::reserve::{Reserve, ReservedFile};
+use super::{Counts, Page, Standing, Store, StoreError, Stored, Verdict, Write, judge};
 
-/// Most writes in one transaction: bounds how long the first of a group waits for the last.
+/// Most writes in one transaction: bounds how long the first of a group waits for the last, and with
+/// [`GROUP_BYTES`] how much room it takes.
 const GROUP: usize = 2048;
+/// No more is added to a transaction that writes so much.
+const GROUP_BYTES: usize = 4 << 20;
 /// Requests (each of up to 100 writes) that may wait for the writer.
 const QUEUE: usize = 256;
 /// Pages of the file kept in memory.
@@ -40,6 +45,8 @@ const ENABLED: &str = "enabled";
 /// A store in one file that only one process can open at a time.
 pub struct DurableStore {
     database: Arc<Database>,
+    /// None over a disk of a test.
+    reserve: Option<Arc<Reserve>>,
     /// `None` only while dropping.
     queue: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
@@ -54,6 +61,13 @@ struct Request {
     answer: oneshot::Sender<Result<Done, StoreError>>,
 }
 
+impl Request {
+    fn bytes(&self) -> usize {
+        let stored = self.writes.iter().filter_map(|write| write.with.as_ref());
+        stored.map(|stored| stored.body.len()).sum()
+    }
+}
+
 struct Done {
     verdicts: Vec<Verdict>,
     first_reserved: u64,
@@ -62,31 +76,49 @@ struct Done {
 impl DurableStore {
     /// Opens the file, creating it where there is none.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |why: &dyn std::fmt::Display| {
+            StoreError::new("open its file", format!("{} ({why})", path.display()))
+        };
+        let reserve = Arc::new(Reserve::beside(path).map_err(|why| failed(&why))?);
+        let file = ReservedFile::open(path, Arc::clone(&reserve)).map_err(|why| failed(&why))?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|why| {
-                StoreError::new("open its file", format!("{} ({why})", path.display()))
-            })?;
-        Self::over(database)
+            .create_with_backend(file)
+            .map_err(|why| failed(&why))?;
+        Self::with_reserve(database, Some(reserve))
     }
 
+    #[cfg(test)]
     pub(super) fn over(database: Database) -> Result<Self, StoreError> {
+        Self::with_reserve(database, None)
+    }
+
+    fn with_reserve(database: Database, reserve: Option<Arc<Reserve>>) -> Result<Self, StoreError> {
         prepare(&database).map_err(|why| StoreError::new("prepare its file", why))?;
         let database = Arc::new(database);
         let (queue, requests) = mpsc::channel(QUEUE);
         let (broken, is_broken) = watch::channel(false);
-        let writing = Arc::clone(&database);
+        let (writing, room) = (Arc::clone(&database), reserve.clone());
         let writer = std::thread::Builder::new()
             .name("hub-store-writer".into())
-            .spawn(move || write_groups(&writing, requests, &broken))
+            .spawn(move || write_groups(&writing, room.as_deref(), requests, &broken))
             .map_err(|why| StoreError::new("start its writer", why))?;
         Ok(Self {
             database,
+            reserve,
             queue: Some(queue),
             writer: Some(writer),
             is_broken,
         })
+    }
+
+    /// The number that would be given out next.
+    fn next_number(&self) -> Result<u64, StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let meta = self.database.begin_read()?.open_table(META)?;
+            Ok(read_number(&meta, RESERVED)? + 1)
+        };
+        read().map_err(|why| StoreError::new("read its numbers", why))
     }
 
     async fn ask(&self, writes: Vec<Write>, reserve: u64) -> Result<Done, StoreError> {
@@ -156,7 +188,14 @@ impl Store for DurableStore {
     }
 
     fn reserve(&self, count: u64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        async move { Ok(self.ask(Vec::new(), count).await?.first_reserved) }.boxed()
+        async move {
+            if count == 0 {
+                // Sets nothing aside, so nothing is to be written.
+                return self.next_number();
+            }
+            Ok(self.ask(Vec::new(), count).await?.first_reserved)
+        }
+        .boxed()
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
@@ -175,6 +214,18 @@ impl Store for DurableStore {
         std::future::ready(read().map_err(|why| StoreError::new("count the devices", why))).boxed()
     }
 
+    fn standing(&self) -> Standing {
+        let has_room = self
+            .reserve
+            .as_ref()
+            .is_none_or(|reserve| reserve.restore());
+        if has_room {
+            Standing::Well
+        } else {
+            Standing::Full
+        }
+    }
+
     fn broken(&self) -> BoxFuture<'_, ()> {
         let mut is_broken = self.is_broken.clone();
         async move {
@@ -184,7 +235,12 @@ impl Store for DurableStore {
     }
 }
 
+/// Makes the tables where there are none; else nothing is written, for which there may be no room.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
+    let reading = database.begin_read()?;
+    if reading.open_table(DEVICES).is_ok() && reading.open_table(META).is_ok() {
+        return Ok(());
+    }
     let transaction = database.begin_write()?;
     transaction.open_table(DEVICES)?;
     transaction.open_table(META)?;
@@ -201,17 +257,24 @@ fn decode((revision, enabled, body): (u64, bool, &[u8])) -> Stored {
 
 fn write_groups(
     database: &Database,
+    reserve: Option<&Reserve>,
     mut requests: mpsc::Receiver<Request>,
     broken: &watch::Sender<bool>,
 ) {
     while let Some(first) = requests.blocking_recv() {
-        let mut size = first.writes.len();
+        let (mut size, mut bytes) = (first.writes.len(), first.bytes());
         let mut group = vec![first];
         while size < GROUP
+            && bytes < GROUP_BYTES
             && let Ok(next) = requests.try_recv()
         {
             size += next.writes.len();
+            bytes += next.bytes();
             group.push(next);
+        }
+        if reserve.is_some_and(|reserve| !reserve.restore()) {
+            refuse(group, &StoreError::full("its volume"));
+            continue;
         }
         match write_group(database, &group) {
             Ok(done) => {
@@ -222,13 +285,16 @@ fn write_groups(
             }
             Err(why) => {
                 tracing::error!(%why, writes = size, "the hub's store could not write");
-                let failed = StoreError::new("write", why);
                 broken.send_replace(true);
-                for request in group {
-                    let _ = request.answer.send(Err(failed.clone()));
-                }
+                refuse(group, &StoreError::new("write", why));
             }
         }
+    }
+}
+
+fn refuse(group: Vec<Request>, why: &StoreError) {
+    for request in group {
+        let _ = request.answer.send(Err(why.clone()));
     }
 }
 
@@ -264,7 +330,10 @@ fn write_group(database: &Database, group: &[Request]) -> Result<Vec<Done>, redb
     Ok(done)
 }
 
-fn read_number(meta: &Table<'_, &str, u64>, name: &str) -> Result<u64, redb::Error> {
+fn read_number(
+    meta: &impl ReadableTable<&'static str, u64>,
+    name: &str,
+) -> Result<u64, redb::Error> {
     Ok(meta.get(name)?.map_or(0, |row| row.value()))
 }
 

@@ -11,6 +11,7 @@
 mod durable;
 mod memory;
 mod postgres;
+mod reserve;
 
 #[cfg(test)]
 mod conformance;
@@ -76,6 +77,12 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    /// Refused before anything was done, for want of room.
+    fn full(what: &str) -> Self {
+        let why = format!("{what} is full; nothing was written, and is not until there is room");
+        Self::new("write", why)
+    }
+
     fn new(doing: &'static str, why: impl Into<Box<dyn std::error::Error>>) -> Self {
         Self {
             doing,
@@ -89,7 +96,7 @@ impl StoreError {
     fn away(standing: &Standing) -> Self {
         let why = match standing {
             Standing::Away(why) => why.as_str(),
-            Standing::Well => "it was away for a moment",
+            Standing::Well | Standing::Full => "it was away for a moment",
         };
         Self::new("be reached", why)
     }
@@ -100,7 +107,9 @@ impl StoreError {
 pub enum Standing {
     /// All that it is for.
     Well,
-    /// Nothing, for that reason, until it is there again.
+    /// It reads, and refuses writes for want of room. A write that needs none may be taken.
+    Full,
+    /// Neither, for that reason, until it is there again.
     Away(String),
 }
 

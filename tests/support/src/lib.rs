@@ -37,6 +37,7 @@ mod private_network;
 mod process;
 pub mod sdk;
 pub mod shell;
+mod small_disk;
 pub mod tools;
 pub mod vitals;
 mod wait;
@@ -53,6 +54,7 @@ pub use network::{free_port, loopback};
 pub use postgres::Postgres;
 pub use private_network::PrivateNetwork;
 pub use process::{Process, Signal};
+pub use small_disk::SmallDisk;
 pub use wait::{expect, expect_ok, until};
 pub use warden::{keep_files, scratch};
 

@@ -59,7 +59,15 @@ impl Process {
     {
         let mut command = Command::new(binary.as_ref());
         command.args(args);
-        Self::start(name, command, Stdio::piped(), log.as_ref())
+        Self::spawn_command_listening(name, command, log.as_ref())
+    }
+
+    pub(crate) fn spawn_command_listening(
+        name: &str,
+        command: Command,
+        log: &Path,
+    ) -> Result<Self> {
+        Self::start(name, command, Stdio::piped(), log)
     }
 
     pub(crate) fn spawn_command(name: &str, command: Command, log: &Path) -> Result<Self> {

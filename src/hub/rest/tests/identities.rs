@@ -127,7 +127,7 @@ async fn a_full_hub_refuses_devices_and_says_how_many_it_holds() {
     let full = client.call("PUT /devices/other", None, json!({})).await;
     assert_eq!(full.error(), 413_002);
     assert_eq!(full.headers["iothub-errorcode"], "TooManyDevices");
-    let expected = json!({ "totalDeviceCount": 1, "enabledDeviceCount": 0, "disabledDeviceCount": 1, "maxDeviceCount": 1 });
+    let expected = json!({ "totalDeviceCount": 1, "enabledDeviceCount": 0, "disabledDeviceCount": 1, "maxDeviceCount": 1, "isStoreFull": false });
     assert_eq!(client.get("/statistics/devices").await, expected);
     assert_eq!(
         client.get("/statistics/service").await,

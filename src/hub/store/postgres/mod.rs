@@ -171,7 +171,7 @@ impl PostgresStore {
     /// What is read from a database that another process may be writing is not acknowledged here.
     fn refuse_if_away(&self) -> Result<(), StoreError> {
         match &*self.standing.borrow() {
-            Standing::Well => Ok(()),
+            Standing::Well | Standing::Full => Ok(()),
             away @ Standing::Away(_) => Err(StoreError::away(away)),
         }
     }
