@@ -1,16 +1,16 @@
-//! A full disk under the store: what was acknowledged stays and is served, what does not fit is
+//! A full disk under either store: what was acknowledged stays and is served, what does not fit is
 //! refused with the reason, and once there is room the hub goes on by itself.
 
-use rehome_testing::{SmallDisk, show};
+use rehome_testing::{Postgres, SmallDisk, expect, show};
 use serde_json::{Value, json};
 
-use super::process::{HubProcess, Service};
+use super::process::{HubProcess, START_WITHIN, Service};
 
-/// More devices than the disk has room for.
+/// More devices than any disk of these tests has room for.
 const DEVICES: usize = 5_000;
 const KIB: u64 = 1024;
 
-/// A twin that cannot be made smaller.
+/// A twin that cannot be made smaller: PostgreSQL compresses what repeats.
 fn twin(number: usize) -> Value {
     let mut state = u64::try_from(number).unwrap() + 1;
     let mut word = || {
@@ -113,5 +113,51 @@ async fn a_hub_whose_volume_is_full_serves_reads_and_goes_on_when_there_is_room(
     assert!(hub.terminate().await, "it ends well on a full volume");
     show(format_args!(
         "redb: {count} devices until the volume was full, {more} with more room, none lost"
+    ));
+}
+
+#[tokio::test]
+async fn a_hub_whose_postgresql_is_full_serves_reads_and_goes_on_when_there_is_room() {
+    let disk = SmallDisk::new(128).await.unwrap();
+    let server = Postgres::start_on(&disk).await.unwrap();
+    let mut hub = HubProcess::start_in(&server).await;
+    let service = hub.service();
+    disk.fill_up_to(2 * KIB * KIB).unwrap();
+
+    let (count, refusal) = create_until_full(&hub, &service, 0).await;
+    assert!(count > 50, "only {count} devices fitted");
+    assert!(
+        refusal.contains("the disk of PostgreSQL is full"),
+        "{refusal}"
+    );
+    assert!(hub.log().contains("PostgreSQL has no room for a write"));
+    says_it_is_full(&hub, &service, true).await;
+    all_are_served(&hub, &service, count).await;
+
+    hub.kill();
+    hub.restart().await;
+    let (again, refusal) = create_until_full(&hub, &service, count).await;
+    assert!(
+        refusal.contains("the disk of PostgreSQL is full"),
+        "{refusal}"
+    );
+    all_are_served(&hub, &service, again).await;
+
+    disk.make_room().unwrap();
+    expect("a hub that has seen the room", START_WITHIN, async || {
+        let metrics = hub.asked("/metrics").await.1;
+        let takes = metrics.contains("rehome_hub_store_takes_writes 1");
+        takes.then_some(())
+    })
+    .await;
+    says_it_is_full(&hub, &service, false).await;
+    let (status, text) = patch(&hub, &service, 0).await;
+    assert_eq!(status, 200, "{text}");
+    let create = json!([{ "id": id(again), "importMode": "create", "properties": twin(again) }]);
+    service.done(&hub, "POST /devices", &create).await;
+    all_are_served(&hub, &service, again + 1).await;
+    assert!(hub.process().ended().unwrap().is_none(), "the same process");
+    show(format_args!(
+        "PostgreSQL: {again} devices until its disk was full, none lost"
     ));
 }

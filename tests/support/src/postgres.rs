@@ -1,6 +1,7 @@
 //! A real PostgreSQL of a test's own, from Debian's packages or whatever is on the PATH. It asks for a
 //! password, and has a certificate.
 
+use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, kill_process};
 use crate::certificates::Authority;
 use crate::network::{free_port, loopback};
 use crate::process::{Process, Signal};
+use crate::small_disk::SmallDisk;
 use crate::wait::expect;
 use crate::warden::{Warden, scratch};
 
@@ -27,6 +29,8 @@ pub struct Postgres {
     programs: PathBuf,
     directory: PathBuf,
     data: PathBuf,
+    /// What comes before its commands.
+    enter: Vec<OsString>,
     port: u16,
     process: Option<Process>,
 }
@@ -35,12 +39,33 @@ impl Postgres {
     /// Makes a server and waits until it answers.
     pub async fn start() -> Result<Self> {
         let directory = own_directory()?;
+        let data = directory.join("data");
+        Self::start_with(directory, data, Vec::new()).await
+    }
+
+    /// As [`Self::start`], with its data on that disk, which has to have some 60 MiB.
+    pub async fn start_on(disk: &SmallDisk) -> Result<Self> {
+        let folder = disk.seen().join("postgres");
+        std::fs::create_dir(&folder)?;
+        let mut enter = disk.enter();
+        if is_root() {
+            chown(&folder, Some(id("-u")?), Some(id("-g")?))?;
+        } else {
+            // It refuses to run as root of the namespace, too.
+            enter.extend(["unshare", "--user", "--map-user=1000"].map(OsString::from));
+        }
+        let data = disk.path().join("postgres").join("data");
+        Self::start_with(own_directory()?, data, enter).await
+    }
+
+    async fn start_with(directory: PathBuf, data: PathBuf, enter: Vec<OsString>) -> Result<Self> {
         let mut server = Self {
             programs: programs()?,
             port: free_port(loopback(1))?,
             process: None,
-            data: directory.join("data"),
             directory,
+            data,
+            enter,
         };
         server.write("password", PASSWORD)?;
         let authority = Authority::new("Test Database Root")?;
@@ -181,16 +206,22 @@ impl Postgres {
 
     /// One of its programs, as a user that it accepts.
     fn command(&self, program: &str) -> Command {
-        let path = self.programs.join(program);
-        let mut command = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]);
-            command.arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        command.current_dir(&self.directory);
+        let mut words = self.enter.clone();
+        if is_root() {
+            let words_of_user = [
+                "setpriv",
+                "--reuid",
+                USER,
+                "--regid",
+                USER,
+                "--clear-groups",
+            ];
+            words.extend(words_of_user.map(OsString::from));
+        }
+        words.push(self.programs.join(program).into());
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).current_dir(&self.directory);
         command
     }
 }

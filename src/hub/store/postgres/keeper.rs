@@ -73,8 +73,8 @@ impl Keeper {
         loop {
             let Held { lock, writer, .. } = &mut held;
             let why = tokio::select! {
-                why = writer.run(&mut self.requests) => why,
-                why = hold(lock) => why,
+                why = writer.run(&mut self.requests, &self.standing) => why,
+                why = hold(lock, &self.host, &self.standing) => why,
             };
             let why = format!("PostgreSQL was lost ({why})");
             tracing::error!("{why}; the hub serves nobody until it is back");
@@ -136,12 +136,27 @@ async fn regain(
     }
 }
 
-/// Holds the lock as long as its connection lives.
-async fn hold(lock: &mut PgConnection) -> sqlx::Error {
+/// Holds the lock as long as its connection lives; while there is no room, sees whether there is.
+async fn hold(
+    lock: &mut PgConnection,
+    host: &str,
+    standing: &watch::Sender<Standing>,
+) -> sqlx::Error {
     loop {
         tokio::time::sleep(BEAT).await;
-        if let Err(why) = within(lock.ping()).await {
-            return why;
+        let is_full = *standing.borrow() == Standing::Full;
+        let looked = if is_full {
+            within(schema::has_room(lock, host)).await
+        } else {
+            within(lock.ping()).await.map(|()| false)
+        };
+        match looked {
+            Ok(true) => {
+                tracing::info!("PostgreSQL has room again");
+                standing.send_replace(Standing::Well);
+            }
+            Ok(false) => {}
+            Err(why) => return why,
         }
     }
 }

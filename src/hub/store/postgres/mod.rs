@@ -8,7 +8,8 @@
 //!
 //! Whatever goes wrong with the connection may have left a write whose fate is unknown. Nothing is
 //! read or written after that until the lock is ours again, with a new epoch; [`Store::losses`] counts
-//! it.
+//! it. Where the database says that it has no room, the write did not happen, and the connection is
+//! as good as before.
 
 mod keeper;
 mod schema;

@@ -1,5 +1,6 @@
 //! The tables, and who may write a hub's part of them.
 
+use sqlx::error::DatabaseError;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 /// Names the lock under which tables are made: two programs at once would fail.
@@ -73,4 +74,32 @@ pub(super) async fn make_durable(connection: &mut PgConnection) -> Result<(), sq
             .await?;
     }
     Ok(())
+}
+
+/// Whether a device of some size could be written. It is, and taken back; no device has such an id.
+pub(super) async fn has_room(
+    connection: &mut PgConnection,
+    host: &str,
+) -> Result<bool, sqlx::Error> {
+    let mut trying = connection.begin().await?;
+    // Random, for what can be compressed needs no room.
+    let write = sqlx::query(
+        "INSERT INTO rehome_devices (host, id, revision, enabled, body) \
+         SELECT $1, '', 0, false, string_agg(uuid_send(gen_random_uuid()), '') \
+         FROM generate_series(1, 8192)",
+    );
+    match write.bind(host).execute(&mut *trying).await {
+        Ok(_) => {
+            trying.rollback().await?;
+            Ok(true)
+        }
+        Err(why) if is_full(&why) => Ok(false),
+        Err(why) => Err(why),
+    }
+}
+
+/// Whether the server says that it has no room, so that the transaction did not happen.
+pub(super) fn is_full(why: &sqlx::Error) -> bool {
+    let said = why.as_database_error().and_then(DatabaseError::code);
+    said.as_deref() == Some("53100")
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{number, within};
-use crate::hub::store::{Counts, StoreError, Stored, Verdict, Write, judge};
+use super::{number, schema, within};
+use crate::hub::store::{Counts, Standing, StoreError, Stored, Verdict, Write, judge};
 
 /// Most writes in one transaction.
 const GROUP: usize = 1000;
@@ -76,27 +76,60 @@ impl Writer {
     }
 
     /// Writes until the fate of a write is unknown; why that is.
-    pub(super) async fn run(&mut self, requests: &mut mpsc::Receiver<Request>) -> sqlx::Error {
+    pub(super) async fn run(
+        &mut self,
+        requests: &mut mpsc::Receiver<Request>,
+        standing: &watch::Sender<Standing>,
+    ) -> sqlx::Error {
         loop {
             // The store outlives this: who drops it ends this, too.
             let Some(group) = gather(requests).await else {
                 return std::future::pending().await;
             };
-            if let Err(why) = self.serve(group).await {
+            if let Err(why) = self.serve(group, standing).await {
                 return why;
             }
         }
     }
 
-    /// Writes a group and answers it.
-    async fn serve(&mut self, group: Vec<Request>) -> Result<(), sqlx::Error> {
+    /// Writes a group and answers it. Where there is no room for all of it, each of it is tried: a
+    /// removal must not fail for what is added by others.
+    async fn serve(
+        &mut self,
+        group: Vec<Request>,
+        standing: &watch::Sender<Standing>,
+    ) -> Result<(), sqlx::Error> {
+        let refused = self.attempt(group).await?;
+        let is_one = refused.len() == 1;
+        for request in refused {
+            let one = vec![request];
+            let refused = if is_one {
+                one
+            } else {
+                self.attempt(one).await?
+            };
+            for request in refused {
+                if standing.send_replace(Standing::Full) != Standing::Full {
+                    tracing::error!(
+                        "PostgreSQL has no room for a write; the hub reads on, and refuses what \
+                         does not fit"
+                    );
+                }
+                request.refuse(&StoreError::full("the disk of PostgreSQL"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a group and answers it, unless there is no room: then it is given back.
+    async fn attempt(&mut self, group: Vec<Request>) -> Result<Vec<Request>, sqlx::Error> {
         let (late, group): (Vec<_>, Vec<_>) = group.into_iter().partition(Request::is_late);
         for request in late {
             let why = "it waited too long for its turn; nothing was written";
             request.refuse(&StoreError::new("write", why));
         }
         if group.is_empty() {
-            return Ok(());
+            return Ok(group);
         }
         match within(self.write(&group)).await {
             Ok(done) => {
@@ -104,8 +137,9 @@ impl Writer {
                     // A writer that no longer waits has lost its answer, not its write.
                     let _ = request.answer.send(Ok(done));
                 }
-                Ok(())
+                Ok(Vec::new())
             }
+            Err(why) if schema::is_full(&why) => Ok(group),
             Err(why) => {
                 let failed = StoreError::new("write", why.to_string());
                 for request in group {
