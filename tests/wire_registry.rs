@@ -297,16 +297,20 @@ async fn silence_and_a_broken_connection_leave_open_what_happened() {
 #[tokio::test]
 async fn a_probe_learns_what_the_hub_guarantees() {
     let counts = json!({"totalDeviceCount": 3, "enabledDeviceCount": 2, "disabledDeviceCount": 1});
+    let mut full = counts.clone();
+    full["isStoreFull"] = true.into();
     let (hub, _) = hub([
         answer(200, &[("rehome-hub", "fence, versions")], &counts),
         answer(200, &[], &counts),
+        answer(200, &[], &full),
     ]);
     let facts = hub.probe().await.unwrap();
     assert_eq!(facts.guarantees, ["fence", "versions"]);
     assert_eq!((facts.device_count, facts.max_device_count), (3, None));
     assert!(hub.guarantees("versions"));
-    hub.probe().await.unwrap();
-    assert!(!hub.guarantees("versions"));
+    let facts = hub.probe().await.unwrap();
+    assert!(!hub.guarantees("versions") && !facts.is_store_full);
+    assert!(hub.probe().await.unwrap().is_store_full);
 }
 
 #[tokio::test]

@@ -40,13 +40,15 @@ pub(super) struct BulkDevice {
     pub(super) etag: String,
 }
 
-/// Answer to `GET /statistics/devices`; the limit is our hub's extension.
+/// Answer to `GET /statistics/devices`; all but the count are our hub's extensions.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Statistics {
     pub(super) total_device_count: u64,
     #[serde(default)]
     pub(super) max_device_count: Option<u64>,
+    #[serde(default)]
+    pub(super) is_store_full: bool,
 }
 
 /// What a query for disabled devices says about one of them.

@@ -287,6 +287,7 @@ impl HubClient {
             guarantees,
             device_count: statistics.total_device_count,
             max_device_count: statistics.max_device_count,
+            is_store_full: statistics.is_store_full,
         })
     }
 

@@ -57,6 +57,8 @@ pub struct HubFacts {
     pub device_count: u64,
     /// Most devices it takes, when it says so.
     pub max_device_count: Option<u64>,
+    /// Whether it says that it has no room for a write: it answers reads only.
+    pub is_store_full: bool,
 }
 
 /// A disabled identity that carries a mark of ours. A query's answer may be old: read it again

@@ -372,7 +372,7 @@ pub(crate) fn cases(reason: Reason) -> Vec<Case> {
         ),
         Reason::VolumeFull => managed(
             reason,
-            "the hub's volume is full, so it takes no change; expand PersistentVolumeClaim data-iothub-hub-west-0, or move devices to another hub",
+            "the hub's volume is full, so it takes no change; expand PersistentVolumeClaim data-iothub-hub-west-0",
         ),
         Reason::PartRefused => managed(
             reason,

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt as _;
 
-use super::managed::Hosted;
+use super::managed::{Hosted, Names, volume_full};
 use crate::api::v1alpha1::{ConditionType, IoTHub, Reason, is_true};
 use crate::controller::context::Context;
 use crate::controller::hub_clients::NoClient;
@@ -55,13 +55,29 @@ pub(super) fn without_client(NoClient { reason, message }: NoClient) -> Findings
     }
 }
 
-pub(super) fn well(facts: &HubFacts) -> Findings {
+/// Of a hub that answers: devices can be placed on it, unless it has no room for them.
+pub(super) fn answered(hub: &IoTHub, facts: &HubFacts) -> Findings {
+    let ready = if facts.is_store_full {
+        Verdict::no(Reason::VolumeFull, no_room(hub))
+    } else {
+        Verdict::yes(Reason::Settled, "devices can be placed here")
+    };
     Findings {
         reachable: Verdict::yes(Reason::Settled, "the hub answers"),
         credentials: Verdict::yes(Reason::Settled, "the hub accepts the credentials"),
-        ready: Verdict::yes(Reason::Settled, "devices can be placed here"),
+        ready,
         guarantees: Some(facts.guarantees.clone()),
     }
+}
+
+fn no_room(hub: &IoTHub) -> String {
+    let managed = hub.spec.managed.as_ref();
+    if managed.is_some_and(|managed| managed.database_secret().is_none()) {
+        return volume_full(&Names::of(hub).claim());
+    }
+    "the disk of the hub's store is full, so it takes no change; give that disk, or the one of its \
+     database, more room"
+        .to_owned()
 }
 
 pub(super) fn failed(error: &HubError) -> Findings {
@@ -190,5 +206,61 @@ pub(super) fn known(hub: &IoTHub, type_: ConditionType) -> Verdict {
             message: condition.message.clone(),
         },
         None => Verdict::unknown(Reason::HubUnreachable, "not looked at yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::v1alpha1::GROUP;
+
+    fn hub(spec: &Value) -> IoTHub {
+        serde_json::from_value(json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "IoTHub",
+            "metadata": { "name": "west", "namespace": "plant" },
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_hub_without_room_answers_and_takes_no_devices() {
+        let database = json!({ "postgres": { "secretRef": { "name": "db" } } });
+        let connection = json!({ "connectionStringSecretRef": { "name": "west" } });
+        let host = "west.example.com";
+        let facts = |is_store_full| HubFacts {
+            guarantees: vec!["fence".into()],
+            device_count: 7,
+            max_device_count: None,
+            is_store_full,
+        };
+        for (spec, says) in [
+            (
+                json!({ "hostName": host, "managed": {} }),
+                "PersistentVolumeClaim data-iothub-west-0",
+            ),
+            (
+                json!({ "hostName": host, "managed": { "storage": database } }),
+                "the one of its database",
+            ),
+            (
+                json!({ "hostName": host, "connection": connection }),
+                "give that disk",
+            ),
+        ] {
+            let hub = hub(&spec);
+            assert_eq!(answered(&hub, &facts(false)).ready.holds, Some(true));
+            let Findings {
+                reachable, ready, ..
+            } = answered(&hub, &facts(true));
+            assert_eq!(reachable.holds, Some(true));
+            assert_eq!(
+                (ready.holds, ready.reason),
+                (Some(false), Reason::VolumeFull)
+            );
+            assert!(ready.message.contains(says), "{}", ready.message);
+        }
     }
 }

@@ -19,7 +19,7 @@ use tracing::instrument;
 pub use access::Access;
 pub(in crate::controller) use access::{Credentials, secrets_of};
 use findings::{
-    Findings, explain, failed, host_taken, in_use, is_passing, is_ready, known, not_up, well,
+    Findings, answered, explain, failed, host_taken, in_use, is_passing, is_ready, known, not_up,
     without_client,
 };
 use managed::Hosted;
@@ -190,7 +190,7 @@ async fn look(hub: &IoTHub, ctx: &Context, known: bool) -> Result<Findings, Erro
         }
     };
     let probed = probe(&client, is_new || !is_ready(hub)).await;
-    Ok(probed.map_or_else(|error| failed(&error), |facts| well(&facts)))
+    Ok(probed.map_or_else(|error| failed(&error), |facts| answered(hub, &facts)))
 }
 
 /// Asks whether the hub answers and, where that is not known, whether we may do all we need.

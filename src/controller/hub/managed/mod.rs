@@ -31,6 +31,7 @@ pub(in crate::controller) use memory::Memory;
 pub(in crate::controller) use names::{AUTHORITY, Names, SELECTOR, hub_of};
 pub(super) use secrets::CONNECTION_STRING;
 pub(in crate::controller) use turns::Turns;
+pub(super) use workload::volume_full;
 
 use crate::api::v1alpha1::{DeletionPolicy, IoTHub, ManagedSpec, Reason};
 use crate::cluster::apply::{Class, bounded};

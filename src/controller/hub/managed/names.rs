@@ -47,7 +47,7 @@ impl Names {
     }
 
     /// The claim of the hub's volume.
-    pub(super) fn claim(&self) -> String {
+    pub(in crate::controller) fn claim(&self) -> String {
         format!("data-{}-0", self.base)
     }
 

@@ -18,7 +18,7 @@ const LAST_WORDS: usize = 600;
 
 /// Whether the pod runs as the `StatefulSet` wants it, and is ready.
 pub(super) fn judge(set: Option<&StatefulSet>, pods: &[&Pod], now: Timestamp) -> Verdict {
-    if let Some(verdict) = pods.iter().find_map(|pod| volume_full(pod, now)) {
+    if let Some(verdict) = pods.iter().find_map(|pod| ended_full(pod, now)) {
         return verdict;
     }
     let Some(set) = set else {
@@ -208,8 +208,9 @@ fn waits(pod: &Pod) -> Option<String> {
     ))
 }
 
-/// Of a pod whose hub ended for want of space a moment ago, though it may run again by now.
-fn volume_full(pod: &Pod, now: Timestamp) -> Option<Verdict> {
+/// Of a pod whose hub ended for want of space a moment ago, though it may run again by now: one that
+/// runs says itself when it has no room.
+fn ended_full(pod: &Pod, now: Timestamp) -> Option<Verdict> {
     let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
     let is_recent = |ended: &Timestamp| now.duration_since(*ended) < FULL_FOR;
     let full = statuses.iter().any(|status| {
@@ -223,15 +224,16 @@ fn volume_full(pod: &Pod, now: Timestamp) -> Option<Verdict> {
             })
     });
     let claim = format!("data-{}", pod.metadata.name.as_deref().unwrap_or_default());
-    full.then(|| {
-        let message = format!(
-            "the hub's volume is full, so it takes no change; expand PersistentVolumeClaim {claim} \
-             (`kubectl patch pvc {claim} -p \
-             '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"…\"}}}}}}}}'`), or move \
-             devices to another hub"
-        );
-        Verdict::no(Reason::VolumeFull, message)
-    })
+    full.then(|| Verdict::no(Reason::VolumeFull, volume_full(&claim)))
+}
+
+/// What is wrong with a hub whose volume is full, and what helps.
+pub(in crate::controller::hub) fn volume_full(claim: &str) -> String {
+    format!(
+        "the hub's volume is full, so it takes no change; expand PersistentVolumeClaim {claim} \
+         (`kubectl patch pvc {claim} -p \
+         '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"…\"}}}}}}}}'`)"
+    )
 }
 
 /// What the hub said last, from its end.
