@@ -10,10 +10,13 @@ use super::scene::{ID, Scene, Told, scene};
 const DOCS: &str = include_str!("../../../docs/attestation.md");
 const UID: &str = "uid-line";
 
-/// The commands of step 2.
-fn documented() -> String {
-    let (_, rest) = DOCS.split_once("```sh\n").expect("a block of commands");
-    rest.split_once("```").unwrap().0.to_owned()
+/// The commands of step 2, which make the proof.
+fn documented() -> &'static str {
+    let blocks = DOCS.split("```sh\n").skip(1);
+    let mut commands = blocks.filter_map(|block| Some(block.split_once("```")?.0));
+    commands
+        .find(|commands| commands.contains("openssl"))
+        .expect("commands that make a proof")
 }
 
 /// What the commands make of this authority and this code.

@@ -417,7 +417,9 @@ mod tests {
         let set = of(&made("one"), Kind::StatefulSet);
         assert_eq!(set["spec"]["volumeClaimTemplates"], Value::Null);
         let pod = &set["spec"]["template"]["spec"];
-        assert_eq!(pod["volumes"][2]["secret"]["secretName"], "db");
+        let mut volumes = pod["volumes"].as_array().unwrap().iter();
+        let database = volumes.find(|one| one["name"] == DATABASE_VOLUME).unwrap();
+        assert_eq!(database["secret"]["secretName"], "db");
         let arguments = pod["containers"][0]["args"].to_string();
         assert!(arguments.contains("--store-postgres=/etc/rehome/postgres/url"));
         assert!(!arguments.contains("--store="));
