@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::warden::Warden;
 
-/// What the program is told when it runs inside.
-const INSIDE: &str = "REHOME_NAMESPACES";
+/// What the program is told when it runs inside; a name of no flag of the product, which it would mean.
+const INSIDE: &str = "REHOME_TESTING_INSIDE";
 
 /// Whether this program runs inside already.
 pub(crate) fn are_entered() -> bool {
