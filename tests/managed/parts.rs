@@ -1,15 +1,16 @@
 //! The objects of a managed hub: made, repaired, left alone.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use rehome::api::v1alpha1::IoTHub;
+use rehome_testing::expect;
 use serde_json::json;
 
-use super::world::{IMAGE, World, image};
+use super::world::{IMAGE, PATIENCE, World, image};
 
 fn data(secret: &Secret, key: &str) -> String {
     String::from_utf8(secret.data.as_ref().unwrap()[key].0.clone()).unwrap()
@@ -156,10 +157,17 @@ async fn passes_that_find_nothing_to_do_write_nothing() {
     world
         .hub_is("west", "WorkloadReady", "True", "Settled")
         .await;
-    // Nobody answers there, which is found out once.
+    // Nobody answers there, which is found out once, and then told.
     world
         .hub_is("west", "Ready", "False", "HubUnreachable")
         .await;
+    let events = world.namespace.api::<Event>();
+    expect("an event of it", PATIENCE, async || {
+        let events = events.list(&ListParams::default()).await.ok()?;
+        let mut reasons = events.items.iter().filter_map(|one| one.reason.as_deref());
+        reasons.find(|reason| *reason == "HubUnreachable").map(drop)
+    })
+    .await;
     let audit = world.cluster.audit().unwrap();
     let mark = audit.mark().unwrap();
     for pass in 0..5 {
