@@ -92,6 +92,15 @@ impl HoldUp {
     }
 }
 
+/// Kills a migration in the middle of a page; how many devices have arrived then.
+async fn break_off(server: &Postgres, hub: &HubProcess, database: &Path) -> i64 {
+    let mut hold_up = HoldUp::begin(server).await;
+    let mut broken_off = migrate(hub, database);
+    hold_up.holds(&mut broken_off).await;
+    broken_off.kill().unwrap();
+    hold_up.end().await
+}
+
 #[tokio::test]
 async fn devices_are_brought_to_postgresql_though_the_migration_is_killed() {
     let server = Postgres::start().await.unwrap();
@@ -103,11 +112,7 @@ async fn devices_are_brought_to_postgresql_though_the_migration_is_killed() {
     assert!(hub.terminate().await);
     let database = hub.move_to(&server);
 
-    let mut hold_up = HoldUp::begin(&server).await;
-    let mut broken_off = migrate(&hub, &database);
-    hold_up.holds(&mut broken_off).await;
-    broken_off.kill().unwrap();
-    let arrived = hold_up.end().await;
+    let arrived = break_off(&server, &hub, &database).await;
     assert_eq!(arrived, i64::try_from(BEFORE).unwrap(), "half a page");
     // The hub does not serve half of its devices.
     hub.begin();
@@ -173,11 +178,7 @@ async fn what_changed_in_the_file_after_a_migration_began_is_not_lost() {
     };
     assert!(hub.terminate().await);
     let database = hub.move_to(&server);
-    let mut hold_up = HoldUp::begin(&server).await;
-    let mut broken_off = migrate(&hub, &database);
-    hold_up.holds(&mut broken_off).await;
-    broken_off.kill().unwrap();
-    hold_up.end().await;
+    break_off(&server, &hub, &database).await;
 
     change(&mut hub, "red").await;
     let mut anew = migrate(&hub, &database);
