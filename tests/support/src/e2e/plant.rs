@@ -126,12 +126,7 @@ impl Plant {
             .enumerate()
             .map(async |(number, device)| {
                 let _turn = turn.acquire().await?;
-                let applicant = Applicant {
-                    scope: NAMESPACE.into(),
-                    registration_id: device.clone(),
-                    key: self.key.of_device(device),
-                    api_version: "2021-10-01".into(),
-                };
+                let applicant = self.applicant(device);
                 let protocol = Protocol::ALL[number % Protocol::ALL.len()];
                 eventually(&format!("{device} to be assigned"), async || {
                     // A server that was killed may leave a client waiting: devices give up at some time.
@@ -143,6 +138,15 @@ impl Plant {
                 .await
             });
         try_join_all(all).await
+    }
+
+    pub(crate) fn applicant(&self, device: &str) -> Applicant {
+        Applicant {
+            scope: NAMESPACE.into(),
+            registration_id: device.into(),
+            key: self.key.of_device(device),
+            api_version: "2021-10-01".into(),
+        }
     }
 
     /// Sees that every device was told something while it was sent to that hub, and has those ask again

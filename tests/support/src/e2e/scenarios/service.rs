@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use rehome_testing::device::{Applicant, Protocol};
+use rehome_testing::device::Protocol;
 use rehome_testing::scratch;
 use tokio::process::Command;
 
@@ -132,13 +132,7 @@ async fn certificate_of_hub(ground: &Ground) -> Result<()> {
 async fn certificate_of_gateway(ground: &Ground) -> Result<()> {
     let before = ground.pods().await?;
     let plant = ground.plant().await?;
-    let device = plant.devices[0].clone();
-    let applicant = Applicant {
-        scope: "plant".into(),
-        key: plant.key.of_device(&device),
-        registration_id: device,
-        api_version: "2021-10-01".into(),
-    };
+    let applicant = plant.applicant(&plant.devices[0]);
     let old = plant::registrar(&ground.shell).await?;
     old.register(&applicant, Protocol::Https, None).await?;
     ground
