@@ -194,6 +194,15 @@ impl Plant {
             .with_context(|| format!("no device moved within {PATIENCE:?}"))?
     }
 
+    /// Waits until both hubs can be asked.
+    pub(crate) async fn hubs_answer(&self) -> Result<()> {
+        for hub in &self.hubs {
+            let what = format!("{} to answer", hub.host);
+            eventually(&what, async || hub.identity("robot-0").await).await?;
+        }
+        Ok(())
+    }
+
     /// Every device is at that hub with all that was ever written into its twin, and nothing of it
     /// anywhere else; every record says so and is at rest.
     pub(crate) async fn is_whole(&self, at: usize) -> Result<()> {

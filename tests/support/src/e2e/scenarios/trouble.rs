@@ -81,6 +81,8 @@ pub(crate) async fn node_restart(ground: &mut Ground) -> Result<()> {
     ground.place.boot().await?;
     ground.wait_for_rollouts().await?;
     let plant = ground.plant().await?;
+    // What the API server says just then may still be of the time before.
+    plant.hubs_answer().await?;
     plant.is_whole(home).await?;
     let told = plant.everybody_registers().await?;
     claim("every device registers again", told.len() == DEVICES)?;
