@@ -5,18 +5,10 @@
 # `make image` makes the same content without a container engine, with an SBOM, and reproducibly; it is
 # what the tests run. This file has not been run: where it was written there was no engine.
 FROM rust:1.95-bookworm AS build
-ARG TARGETARCH
 WORKDIR /rehome
 COPY . .
-# Linked statically; with --target the flags are not those of build scripts.
-RUN case "$TARGETARCH" in \
-      amd64) target=x86_64-unknown-linux-gnu ;; \
-      arm64) target=aarch64-unknown-linux-gnu ;; \
-      *) echo "no image for $TARGETARCH" >&2; exit 1 ;; \
-    esac && \
-    RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/usr/local/cargo=/cargo" \
-      cargo build --locked --release --package rehome --bin rehome --target "$target" && \
-    install -D "target/$target/release/rehome" /image/usr/local/bin/rehome && \
+RUN program=$(tests/static-program .) && \
+    install -D "$program" /image/usr/local/bin/rehome && \
     install -D --mode=644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt && \
     install -D --mode=644 LICENSE /image/usr/share/doc/rehome/LICENSE && \
     printf 'root:x:0:0:root:/:/sbin/nologin\nrehome:x:65532:65532:rehome:/:/sbin/nologin\n' \

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use rehome::api::crds;
 use rehome::clock::SystemClock;
 use rehome::random::SystemRandom;
-use rehome::telemetry::Logging;
+use rehome::telemetry::Telemetry;
 use rehome::{controller, gateway, hub, probe};
 
 /// Device provisioning and reprovisioning for Kubernetes.
@@ -16,7 +16,7 @@ use rehome::{controller, gateway, hub, probe};
 #[command(version)]
 struct Arguments {
     #[command(flatten)]
-    logging: Logging,
+    telemetry: Telemetry,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,13 +50,31 @@ enum InsteadOfServing {
     Migrate(hub::MigrateOptions),
 }
 
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Crds { .. } => "crds",
+            Self::Controller(_) => "controller",
+            Self::Gateway(_) => "gateway",
+            Self::Hub(_) => "hub",
+            Self::Probe(_) => "probe",
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { logging, command } = Arguments::parse();
-    logging.start()?;
+    let Arguments { telemetry, command } = Arguments::parse();
     // The first to install one wins, and nobody else does.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let clock = Arc::new(SystemClock::start());
+    let telemetry = telemetry.start(command.name())?;
+    let ended = run(command, clock).await;
+    telemetry.end().await;
+    ended
+}
+
+async fn run(command: Command, clock: Arc<SystemClock>) -> anyhow::Result<()> {
     match command {
         Command::Crds { output_dir } => print_crds(output_dir.as_deref()),
         Command::Controller(options) => Ok(controller::run(*options, clock).await?),

@@ -32,6 +32,8 @@ pub struct Asked {
     pub payload_digest: Option<String>,
     /// Of the device's TPM, if it has one.
     pub storage_root_key: Option<String>,
+    /// Where in a trace the request is, if that is recorded.
+    pub traceparent: Option<String>,
 }
 
 /// When things happened that no record tells.
@@ -178,6 +180,7 @@ impl Asked {
             payload_digest: self.payload_digest.clone(),
             storage_root_key: self.storage_root_key.clone(),
             verify_home,
+            traceparent: self.traceparent.clone(),
             requested_at: MicroTime(now),
         }
     }

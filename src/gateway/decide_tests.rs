@@ -34,6 +34,7 @@ fn asked() -> Asked {
         credential: "c0ffee".into(),
         payload_digest: None,
         storage_root_key: None,
+        traceparent: None,
     }
 }
 

@@ -208,10 +208,12 @@ fn replacement(request: &RegistrationRequest) -> Value {
         payload_digest: _,
         storage_root_key: _,
         verify_home: _,
+        traceparent: _,
         requested_at: _,
     } = request;
     let mut patch = json!({
         "proposedHub": null, "payloadDigest": null, "storageRootKey": null, "verifyHome": null,
+        "traceparent": null,
     });
     if let (Some(all), Ok(Value::Object(set))) =
         (patch.as_object_mut(), serde_json::to_value(request))
@@ -274,6 +276,7 @@ mod tests {
             payload_digest: None,
             storage_root_key: None,
             verify_home: false,
+            traceparent: None,
             requested_at: MicroTime(Timestamp::UNIX_EPOCH),
         };
         let patch = replacement(&request);
@@ -282,6 +285,7 @@ mod tests {
             "payloadDigest",
             "storageRootKey",
             "verifyHome",
+            "traceparent",
         ] {
             assert_eq!(patch.get(absent), Some(&Value::Null), "{absent}");
         }

@@ -27,6 +27,7 @@ fn record(state: Option<RegistrationState>) -> Record {
             payload_digest: None,
             storage_root_key: None,
             verify_home: false,
+            traceparent: None,
             requested_at: MicroTime(created),
         }),
         state,

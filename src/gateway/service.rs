@@ -198,13 +198,7 @@ impl<R: Registrations> Service<R> {
             Request::Lookup { body } => self.lookup(caller, &body).await,
         };
         self.note(caller.address, answer.as_ref().err());
-        let outcome = match &answer {
-            Ok(Answer::Operation(shown)) if shown.is_final() => "answered",
-            Ok(Answer::Operation(_)) => "assigning",
-            Ok(Answer::Registration(_)) => "answered",
-            Ok(Answer::Challenge(_)) => "challenged",
-            Err(problem) => problem.label(),
-        };
+        let outcome = outcome(&answer);
         let took = self.clock.monotonic().saturating_sub(began);
         self.metrics.request(
             caller.protocol.label(),
@@ -373,6 +367,16 @@ impl<R: Registrations> Service<R> {
     }
 }
 
+/// The word in metrics and traces.
+fn outcome(answer: &Result<Answer, Problem>) -> &'static str {
+    match answer {
+        Ok(Answer::Operation(shown)) if !shown.is_final() => "assigning",
+        Ok(Answer::Operation(_) | Answer::Registration(_)) => "answered",
+        Ok(Answer::Challenge(_)) => "challenged",
+        Err(problem) => problem.label(),
+    }
+}
+
 /// What log lines about the request carry. Of a device that has proved who it is, so that nobody
 /// else's words get into the log; at the highest level, so that it is there whatever is logged.
 fn span(request: &'static str, caller: &Caller, attested: &Attested) -> Span {
@@ -383,6 +387,9 @@ fn span(request: &'static str, caller: &Caller, attested: &Attested) -> Span {
         namespace = attested.namespace,
         protocol = caller.protocol.label(),
         operation = Empty,
+        outcome = Empty,
+        otel.kind = Empty,
+        otel.status_code = Empty,
     )
 }
 

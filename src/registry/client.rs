@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout_at};
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span};
 
 use super::ask::Ask;
 use super::body::{self, BulkAnswer, ListedModule, QueriedTwin, Statistics};
@@ -375,12 +377,30 @@ impl HubClient {
     async fn exchange(&self, ask: &Ask<'_>) -> Result<Response<Bytes>, HubError> {
         let inner = &*self.inner;
         let began = inner.clock.monotonic();
-        let answer = self.exchange_in_time(ask).await;
+        let span = tracing::info_span!(
+            "hub_call",
+            hub = inner.host_name,
+            call = ?ask.call,
+            device = ask.device,
+            status = Empty,
+            outcome = Empty,
+            otel.kind = Empty,
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+        );
+        let answer = self.exchange_in_time(ask).instrument(span.clone()).await;
         let outcome = match &answer {
             Ok(response) if response.status().is_success() => "ok",
             Ok(response) => Cause::of_response(response).class(),
             Err(error) => error.cause.class(),
         };
+        // For a trace alone, so late that it stands in no log line.
+        span.record("otel.kind", "client")
+            .record("outcome", outcome);
+        if let Err(error) = &answer {
+            span.record("otel.status_code", "ERROR")
+                .record("otel.status_description", display(error));
+        }
         let took = inner.clock.monotonic().saturating_sub(began);
         inner.observer.called(ask.call, outcome, took);
         answer
@@ -403,13 +423,9 @@ impl HubClient {
                         self.failed(ask, Cause::FateUnknown(error.to_string()))
                     }
                 })?;
-        tracing::debug!(
-            hub = inner.host_name,
-            call = ?ask.call,
-            device = ask.device,
-            status = response.status().as_u16(),
-            "called the hub"
-        );
+        let status = response.status().as_u16();
+        Span::current().record("status", status);
+        tracing::debug!(status, "called the hub");
         Ok(response)
     }
 

@@ -31,6 +31,11 @@ async fn values_that_the_chart_does_not_know_are_refused() {
             "/gateway/mode",
         ),
         (
+            json!({ "tracing": { "endpoint": "collector:4317" } }),
+            "/tracing/endpoint",
+        ),
+        (json!({ "tracing": { "ratio": 10 } }), "/tracing/ratio"),
+        (
             json!({ "log": { "filter": "info,verbose" } }),
             "/log/filter",
         ),

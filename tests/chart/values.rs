@@ -79,6 +79,11 @@ fn with_kubernetes_alone() -> Vec<Variant> {
             "one-replica",
             json!({ "replicas": 1, "podDisruptionBudget": { "enabled": false }, "topologySpread": [] }),
         ),
+        plain(
+            "traced",
+            json!({ "tracing": { "endpoint": "http://collector.observability:4318", "ratio": 0.001 },
+                    "networkPolicy": { "enabled": true } }),
+        ),
         plain("everything", everything()),
     ]
 }

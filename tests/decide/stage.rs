@@ -204,6 +204,7 @@ impl Stage {
             payload_digest: None,
             storage_root_key: None,
             verify_home: false,
+            traceparent: None,
             requested_at: MicroTime(self.now),
         });
     }

@@ -235,6 +235,7 @@ impl Bridge {
                 payload_digest: None,
                 storage_root_key: None,
                 verify_home: spec.verify,
+                traceparent: None,
                 requested_at: MicroTime(start()),
             }),
             reprovision: (spec.trigger != 0).then(|| ReprovisionTrigger {

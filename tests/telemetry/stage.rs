@@ -78,6 +78,23 @@ impl Stage {
         })
         .await
     }
+
+    /// Has the device live where it lived before, and waits until it does.
+    pub(crate) async fn moved_by_a_person(&self, device: &Applicant) {
+        let wish = json!({ "id": "back", "mode": "MigrateData", "hub": WEST });
+        let patch = Patch::Merge(json!({ "spec": { "reprovision": wish } }));
+        let records = self.tenant.objects("DeviceRegistration");
+        let (name, params) = (&device.registration_id, PatchParams::default());
+        records.patch(name, &params, &patch).await.unwrap();
+        let west = self.installation.hubs[0].host();
+        expect_ok("the device to be back", PATIENCE, async || {
+            let record = records.get(name).await.unwrap();
+            let status = &record.data["status"];
+            let is_back = status["assignedHub"] == west && status["state"] == "Assigned";
+            is_back.then_some(()).ok_or_else(|| status.clone())
+        })
+        .await;
+    }
 }
 
 /// The lines of a process that logs JSON, all of which must be that.

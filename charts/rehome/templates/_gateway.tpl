@@ -29,7 +29,7 @@ args:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 env:
-  {{- include "rehome.logging" . | nindent 2 }}
+  {{- include "rehome.telemetry" . | nindent 2 }}
 ports:
   - {name: https, containerPort: 10443}
   - {name: mqtts, containerPort: 8883}

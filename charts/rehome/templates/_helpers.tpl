@@ -190,10 +190,14 @@ spec:
         fieldRef: {fieldPath: metadata.namespace}
 {{- end -}}
 
-{{- define "rehome.logging" -}}
+{{- define "rehome.telemetry" -}}
 # From a file and not from here: what is logged changes without new pods.
 - {name: REHOME_LOG_FROM, value: /etc/rehome/log/filter}
 - {name: REHOME_LOG_FORMAT, value: {{ .Values.log.format }}}
+{{- with .Values.tracing.endpoint }}
+- {name: REHOME_TRACE_ENDPOINT, value: {{ . | quote }}}
+- {name: REHOME_TRACE_RATIO, value: {{ $.Values.tracing.ratio | quote }}}
+{{- end }}
 {{- end -}}
 
 {{- define "rehome.logMount" -}}

@@ -113,6 +113,11 @@ pub struct RegistrationRequest {
     /// The device came back unchanged soon after its last answer: its hub probably refuses it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verify_home: bool,
+    /// Place of the request in a trace that is recorded: `traceparent` of W3C Trace Context.
+    #[x_kube(validation = Rule::new(r"self.matches('^00-[0-9a-f]{32}-[0-9a-f]{16}-01$')").message("traceparent must be that of a sampled trace, as in W3C Trace Context"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 55))]
+    pub traceparent: Option<String>,
     /// When the gateway accepted the request.
     pub requested_at: MicroTime,
 }

@@ -8,6 +8,7 @@ mod ledger;
 mod mutants;
 mod observe;
 mod report;
+mod subject;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource as _, ResourceExt as _};
 use tracing::field::Empty;
-use tracing::{Span, instrument};
+use tracing::instrument;
 
 pub use ledger::Ledger;
 
@@ -51,7 +52,7 @@ impl Error {
 /// say whose they are whatever is logged.
 #[instrument(level = "error", skip_all, fields(
     registration = %object.name_any(), namespace = object.namespace(),
-    operation = Empty, transfer = Empty,
+    operation = Empty, transfer = Empty, otel.kind = Empty,
 ))]
 pub async fn reconcile(
     object: Arc<DeviceRegistration>,
@@ -120,7 +121,8 @@ impl Pass {
             object,
         };
         pass.enrollment = pass.enrollment_facts();
-        label(&pass.object, None);
+        subject::trace(&pass.object);
+        subject::label(&pass.object, None);
         pass
     }
 
@@ -179,7 +181,7 @@ impl Pass {
         {
             self.ctx.home_checks.done(&self.uid);
         }
-        label(&object, Some(&self.object));
+        subject::label(&object, Some(&self.object));
         self.object = Arc::new(object);
         self.views = Views::default();
         self.enrollment = self.enrollment_facts();
@@ -211,27 +213,6 @@ impl Pass {
         finalizer::remove(&self.api, self.object.as_ref()).await?;
         self.ctx.backoff.forget(&self.uid);
         Ok(Action::await_change())
-    }
-}
-
-/// Which operation and which move a registration is about.
-fn subject(object: &DeviceRegistration) -> [(&'static str, Option<&str>); 2] {
-    let request = object.spec.request.as_ref();
-    let status = object.status.as_ref();
-    let transfer = status.and_then(|status| status.transfer.as_ref());
-    [
-        ("operation", request.map(|it| it.operation_id.as_str())),
-        ("transfer", transfer.map(|it| it.id.as_str())),
-    ]
-}
-
-/// Has log lines of the pass say it, where it is new.
-fn label(object: &DeviceRegistration, before: Option<&DeviceRegistration>) {
-    let before = before.map(subject).unwrap_or_default();
-    for ((field, new), (_, old)) in subject(object).into_iter().zip(before) {
-        if new.is_some() && new != old {
-            Span::current().record(field, new);
-        }
     }
 }
 

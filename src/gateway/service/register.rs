@@ -7,7 +7,7 @@ use tracing::{Instrument as _, Span};
 
 use super::attest::Attested;
 use super::tpm::{authentication_key, storage_root_key};
-use super::{Answer, Caller, Service, asker, span, trouble};
+use super::{Answer, Caller, Service, asker, outcome, span, trouble};
 use crate::api::v1alpha1::EnrollmentRef;
 use crate::domain::ids::OperationId;
 use crate::domain::policy::Rule;
@@ -18,6 +18,7 @@ use crate::gateway::limits::Kind;
 use crate::gateway::record::Record;
 use crate::gateway::registrations::{Registrations, StoreError};
 use crate::gateway::render;
+use crate::telemetry;
 
 /// How often a write may meet another before the device is asked to come again.
 const ATTEMPTS: usize = 4;
@@ -29,8 +30,15 @@ impl<R: Registrations> Service<R> {
         }
         let attested = self.authenticate(caller)?;
         let span = span("register", caller, &attested);
-        let served = self.register_as(caller, &attested, body);
-        served.instrument(span).await
+        // Now that it is known who asks: a stranger has no trace to fill.
+        let traceparent = telemetry::begin(&span);
+        let served = self.register_as(caller, &attested, body, traceparent);
+        let answer = served.instrument(span.clone()).await;
+        span.record("outcome", outcome(&answer));
+        if matches!(answer, Err(Problem::Internal | Problem::Unavailable)) {
+            span.record("otel.status_code", "ERROR");
+        }
+        answer
     }
 
     async fn register_as(
@@ -38,10 +46,12 @@ impl<R: Registrations> Service<R> {
         caller: &Caller,
         attested: &Attested,
         body: &[u8],
+        traceparent: Option<String>,
     ) -> Result<Answer, Problem> {
         self.admit(caller, Kind::Register)?;
         let body = Body::parse(body, &caller.id)?;
-        let asked = self.asked(caller, attested, body)?;
+        let mut asked = self.asked(caller, attested, body)?;
+        asked.traceparent = traceparent;
         let namespace = &attested.namespace;
         let operation = OperationId::new(&caller.id, (self.random)());
         let device = format!("{namespace}/{}", caller.id.canonical());
@@ -112,6 +122,7 @@ impl<R: Registrations> Service<R> {
             credential: credential.fingerprint(&caller.id),
             storage_root_key: storage_root_key(caller, attested, body.tpm.as_ref())?,
             payload_digest: body.payload_digest,
+            traceparent: None,
         })
     }
 
