@@ -4,9 +4,10 @@
 //! Owns their order, file names and text. The schemas themselves stand in the version modules.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt as _;
+use serde_json::json;
 
 use super::v1alpha1::{DeviceRegistration, Enrollment, IoTHub};
 
@@ -28,11 +29,11 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         .iter_mut()
         .flat_map(|definition| &mut definition.spec.versions)
     {
-        let schema = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut());
-        schema.into_iter().for_each(for_the_api_server);
+        let schema = version.schema.as_mut();
+        if let Some(schema) = schema.and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            for_the_api_server(schema);
+            unobserved_at_first(schema);
+        }
     }
     definitions
 }
@@ -54,6 +55,15 @@ pub fn files() -> Result<Vec<CrdFile>, serde_saphyr::SerializeError> {
             })
         })
         .collect()
+}
+
+/// Has the status of a new object say that nobody has looked at it. Whoever judges by kstatus would
+/// otherwise call an object fine that has no conditions yet.
+fn unobserved_at_first(schema: &mut JSONSchemaProps) {
+    let properties = schema.properties.as_mut();
+    if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+        status.default = Some(JSON(json!({ "observedGeneration": -1 })));
+    }
 }
 
 /// Takes out what Rust types say and Kubernetes reads otherwise.

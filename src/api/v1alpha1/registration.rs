@@ -181,7 +181,7 @@ pub enum RegistrationDeletionPolicy {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceRegistrationStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes; -1 until the operator has looked at the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// How the last operation ended: `Assigned` to a hub, `Failed`, or `Disabled` by the Enrollment; and

@@ -24,6 +24,7 @@ mod control_plane;
 pub mod device;
 mod dice;
 pub mod fleet;
+pub mod health;
 mod hosts;
 pub mod installation;
 pub mod markdown;

@@ -1,4 +1,5 @@
-//! Programs that the tests build from Go modules: the Kubernetes components, Helm, kind and actionlint.
+//! Programs that the tests build from Go modules: the Kubernetes components, Helm, kind, actionlint
+//! and what judges the health of objects.
 //!
 //! A program lives outside the checkout, in the user's cache, under the hash of its module, so
 //! that a clean clone starts in seconds and a change of the module is never missed.
@@ -85,6 +86,15 @@ const ACTIONLINT: Tool = Tool {
     },
 };
 
+const HEALTH: Tool = Tool {
+    name: "health",
+    module: "health",
+    package: ".",
+    version_of: "github.com/fluxcd/pkg/runtime",
+    contents: "what Argo CD and Flux judge objects with",
+    variables: |_| Vec::new(),
+};
+
 /// The program that is every Kubernetes component, named by its first argument; built if need be.
 pub fn kube() -> Result<PathBuf> {
     build::ensure(&KUBE)
@@ -109,6 +119,11 @@ pub(crate) fn kind() -> Result<PathBuf> {
 /// The linter for workflows of GitHub Actions; built if need be.
 pub fn actionlint() -> Result<PathBuf> {
     build::ensure(&ACTIONLINT)
+}
+
+/// Judges objects as Argo CD and Flux do; built if need be.
+pub(crate) fn health() -> Result<PathBuf> {
+    build::ensure(&HEALTH)
 }
 
 /// Where the harness keeps what outlives a checkout.

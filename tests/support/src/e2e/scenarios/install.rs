@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rehome_testing::device::Key;
+use rehome_testing::health::{Judgement, judge};
 use rehome_testing::scratch;
+use serde_json::Value;
 use tokio::process::Command;
 
 use crate::checkout;
-use crate::ground::{Ground, claim};
+use crate::ground::{Ground, claim, eventually};
 use crate::plant::{HOST, secret};
 use crate::scenarios::four::reported;
 
@@ -65,7 +67,24 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
         &format!("from nothing to the first device assigned: {seconds} s, at most {FIRST_DEVICE}"),
         seconds <= FIRST_DEVICE,
     )?;
+    all_is_well(ground).await?;
     from_outside(ground).await
+}
+
+/// Those who deploy with these tools see that they need not wait.
+async fn all_is_well(ground: &Ground) -> Result<()> {
+    let what = "Argo CD, Flux and kstatus find hub, Enrollment and registration well";
+    eventually(what, async || {
+        let printed = "kubectl -n first get iothub,enrollment,devreg -o json";
+        let list: Value = serde_json::from_str(&ground.shell.run(printed).await?)?;
+        let objects = list["items"].as_array().context("a list")?;
+        ensure!(objects.len() == 3, "{} objects", objects.len());
+        let judged = judge(objects)?;
+        ensure!(judged.iter().all(Judgement::is_well), "{judged:?}");
+        Ok(())
+    })
+    .await?;
+    claim(what, true)
 }
 
 /// The same program, which is no pod: it comes in by the load balancer.
