@@ -117,13 +117,14 @@ fn every_kind_is_judged_by_its_conditions() {
     }
 }
 
-/// Without an operator, since none runs here: otherwise kstatus would call it fine.
+/// No operator runs here, and kstatus calls an object fine that has no status.
 #[tokio::test]
 async fn what_was_just_applied_is_not_well_yet() {
     let cluster = Cluster::shared().await.unwrap();
     cluster.install_operator().await.unwrap();
     let namespace = cluster.namespace("health").await.unwrap();
     let applied = namespace.apply(HUB_AND_ENROLLMENT).await.unwrap();
+    assert_eq!(applied.len(), 2);
     let objects: Vec<_> = applied.iter().map(|object| json!(object)).collect();
     for (judged, object) in judge(&objects).unwrap().iter().zip(&applied) {
         let name = object.name_any();

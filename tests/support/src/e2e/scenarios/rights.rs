@@ -53,7 +53,9 @@ pub(crate) async fn play(ground: &mut Ground) -> Result<()> {
         );
         ensure!(refused.is_empty(), "refused to the {part}: {refused:#?}");
         claim(
-            &format!("the {part} uses every right that it is granted, and was refused nothing"),
+            &format!(
+                "the {part} uses every right that it is granted, and was refused nothing for good"
+            ),
             !used.is_empty(),
         )?;
     }
